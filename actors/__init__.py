@@ -1,0 +1,1 @@
+"""Ray actors: each holds a worker, and a worker turns units of work into committed output."""
