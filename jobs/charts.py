@@ -80,15 +80,16 @@ def stacked_bar(parts: Sequence[tuple[str, float]], *, title: str, format_value:
         text = f"{label}: {format_value(value)} ({value / total:.1%})"
         marks.append(_bar(f"part-{i}", (x, 0), (width, 44), text))
         x += width
-    return _figure(title, marks, height=44)
+    return _figure(title, marks, height=44, stretch=True)
 
 
-def _figure(title: str, marks: Sequence[Markup], height: int = HEIGHT) -> Markup:
-    opening = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>')
-    return opening.format(WIDTH, height, title, title) + Markup("").join(marks) + Markup("</svg>")
+def _figure(title: str, marks: Sequence[Markup], height: int = HEIGHT, *, stretch: bool = False) -> Markup:
+    opening = Markup('<svg viewBox="0 0 {} {}" preserveAspectRatio="{}" role="img" aria-label="{}"><title>{}</title>')
+    aspect = "none" if stretch else "xMidYMid"  # "none" distorts text, so only for charts without any
+    return opening.format(WIDTH, height, aspect, title, title) + Markup("").join(marks) + Markup("</svg>")
 
 
-def _empty(title: str, height: int = HEIGHT) -> Markup:
+def _empty(title: str, height: int = HEIGHT // 2) -> Markup:
     text = Markup('<text class="none" x="{}" y="{}" text-anchor="middle">no data</text>')
     return _figure(title, [text.format(WIDTH // 2, height // 2 + 4)], height)
 

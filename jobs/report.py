@@ -113,8 +113,10 @@ def setting(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def excerpt(text: Any, length: int = 240) -> str:
-    """Return the beginning of a text that may be of any size; `None`, and what is no text, as Python shows it."""
+def excerpt(text: Any, length: int = 160) -> str:
+    """Return the beginning of a text that may be of any size; what is no text, as Python shows it."""
+    if text is None:
+        return UNKNOWN
     shown = text if isinstance(text, str) else repr(text)
     return shown if len(shown) <= length else f"{shown[:length]} ... ({len(shown):,} characters)"
 
@@ -143,12 +145,13 @@ def _parts(phases: list[tuple[str, float]]) -> list[Part]:
 
 def _figures(report: dict[str, Any]) -> list[Figure]:
     rows, tokens, throughput, seconds = (report[key] for key in ("rows", "tokens", "throughput", "seconds"))
-    driver_peak = num_bytes(report["driver"]["peak_memory_bytes"])
+    driver_peak = num_bytes(report["driver"]["peak_memory_bytes"] or None)
+    workers = "1 worker" if len(report["workers"]) == 1 else f"{len(report['workers'])} workers"
     peak = max((worker["peak_memory_bytes"] or 0 for worker in report["workers"]), default=None)
     resumed = f", {number(rows['resumed'])} of them by earlier runs" if rows["resumed"] else ""
     figures = [
         Figure("Rows", large(rows["output"]), f"of {large(rows['input'])} in the input{resumed}"),
-        Figure("Rows per second", number(throughput["rows_per_second"]), f"{len(report['workers'])} worker(s)"),
+        Figure("Rows per second", number(throughput["rows_per_second"]), workers),
         Figure("Tokens per second", large(throughput["tokens_per_second"]), f"{large(tokens['real'])} tokens in all"),
         Figure("Padding", percent(report["padding_share"]), f"{large(tokens['padded'])} positions computed"),
         Figure("Wall clock", duration(seconds["wall"]), f"{duration(seconds['startup'])} to start up"),

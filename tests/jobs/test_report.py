@@ -106,6 +106,7 @@ def full_report(**changes: Any) -> dict[str, Any]:
         "throughput": {"rows_per_second": 361.4, "tokens_per_second": 19_279.0, "timeline": timeline},
         "token_lengths": {"edges": [0, 16, 32, 64, 128, 256], "counts": [900, 40_000, 60_000, 18_000, 1_445]},
         "truncated_texts": 77,
+        "driver": {"peak_memory_bytes": 213_000_000},
         "workers": [worker, worker | {"worker": "node-2:4712"}],
         "versions": {"sbert_ray": "0.1.0", "python": "3.11.9", "torch": "2.13.0"},
         "cost_per_million_rows": 1.5,
@@ -115,7 +116,18 @@ def full_report(**changes: Any) -> dict[str, Any]:
 
 def test_page_shows_the_figures():
     text = parse(render_html(full_report())).text
-    for figure in ("120,342", "361", "19,279", "1.2%", "5 min 33 s", "187 MB", "1.23 GB", "$1.50", "node-2:4712"):
+    for figure in (
+        "120,342",
+        "361",
+        "19,279",
+        "1.2%",
+        "5 min 33 s",
+        "187 MB",
+        "1.23 GB",
+        "$1.50",
+        "213 MB",
+        "77 truncated to 256",
+    ):
         assert figure in text, figure
     assert "keep columns" in text
     assert "package, url" in text
