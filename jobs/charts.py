@@ -6,6 +6,7 @@ Colours and fonts come from the style sheet of the page, so that one chart serve
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -53,20 +54,38 @@ def line_chart(
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, format_y: Format = compact) -> Markup:
-    """Return one bar for each bin of `counts`; bin i spans `edges[i]` to `edges[i + 1]`, the last may be open."""
-    if not any(counts):
+    """Return one bar for each bin of `counts`; bin i spans `edges[i]` to `edges[i + 1]`.
+
+    Bars are as wide as their bins, and so high that areas compare. Empty bins at the end are left out, and a last bin
+    that is far wider than the one before counts as open and is drawn like that one.
+    """
+    used = max((i + 1 for i, count in enumerate(counts) if count), default=0)
+    if not used:
         return _empty(title)
-    ticks, total = _ticks(max(counts)), sum(counts)
-    width, height = (WIDTH - LEFT - RIGHT) / len(counts), HEIGHT - TOP - BOTTOM
+    bins = _drawn_bins(edges[: used + 1])
+    narrow, total = min(stop - start for start, stop in bins), sum(counts)
+    heights = [count * narrow / (stop - start) for (start, stop), count in zip(bins, counts, strict=False)]
+    ticks, (low, high) = _ticks(max(heights)), (bins[0][0], bins[-1][1])
+    width, height = (WIDTH - LEFT - RIGHT) / (high - low), HEIGHT - TOP - BOTTOM
     marks = [_tick_y(TOP + height * (1 - y / ticks[-1]), format_y(y)) for y in ticks]
-    every = math.ceil(len(edges) / 10)  # more labels than this would touch
-    marks += [_tick_x(LEFT + width * i, compact(edges[i])) for i in range(0, len(edges), every)]
-    for i, count in enumerate(counts):
-        upper = f" to {edges[i + 1]:,}" if i + 1 < len(edges) else " and more"
-        label = f"{edges[i]:,}{upper}: {count:,} ({count / total:.1%})"
-        bar = height * count / ticks[-1]
-        marks.append(_bar("bar", (LEFT + width * i + 0.5, HEIGHT - BOTTOM - bar), (max(width - 1, 0.5), bar), label))
+    marks += [_tick_x(LEFT + width * (x - low), compact(x)) for x in _ticks_between(low, high)]
+    for i, (start, stop) in enumerate(bins):
+        upper = f"to {edges[i + 1]:,}" if edges[i + 1] == stop else "and more"
+        label = f"{start:,} {upper}: {counts[i]:,} ({counts[i] / total:.1%})"
+        bar, gap = height * heights[i] / ticks[-1], min(1.0, width * (stop - start) / 4)
+        corner = (LEFT + width * (start - low) + gap / 2, HEIGHT - BOTTOM - bar)
+        marks.append(_bar("bar", corner, (width * (stop - start) - gap, bar), label))
+    if any(stop - start > narrow for start, stop in bins):
+        note = Markup('<text x="{}" y="{}" text-anchor="end">height: per {}</text>')
+        marks.append(note.format(WIDTH - RIGHT, TOP + 14, compact(narrow)))
     return _figure(title, marks)
+
+
+def _drawn_bins(edges: Sequence[float]) -> list[tuple[float, float]]:
+    bins = list(pairwise(edges))
+    if len(bins) > 1 and bins[-1][1] - bins[-1][0] > 100 * (before := bins[-2][1] - bins[-2][0]):
+        bins[-1] = (bins[-1][0], bins[-1][0] + before)
+    return bins
 
 
 def stacked_bar(parts: Sequence[tuple[str, float]], *, title: str, format_value: Format = compact) -> Markup:
@@ -123,6 +142,12 @@ def _ticks(top: float) -> list[float]:
     power = 10.0 ** math.floor(math.log10(top))
     step = next(power * factor for factor in (0.2, 0.5, 1, 2) if top <= 5 * power * factor)
     return [step * i for i in range(math.ceil(top / step - 1e-9) + 1)]
+
+
+def _ticks_between(low: float, high: float) -> list[float]:
+    """Return the round numbers within a range, some four to ten of them."""
+    step = _ticks((high - low) / 2)[1]
+    return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _clock_ticks(top: float) -> list[float]:

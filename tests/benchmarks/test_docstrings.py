@@ -32,9 +32,7 @@ def test_docstrings_are_the_same_every_time(docs):
 
 
 def test_ids_name_module_class_and_function(tmp_path, monkeypatch):
-    source = (
-        '"""A module that says something."""\nclass A:\n    def f(self):\n        """A method that says something."""\n'
-    )
+    source = '"""A module that says something."""\nclass A:\n    def f(self):\n        """A method of a class."""\n'
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg" / "__init__.py").write_text(source)
     (tmp_path / "pkg" / "broken.py").write_text("def (:")

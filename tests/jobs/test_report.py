@@ -189,10 +189,30 @@ def test_clock_ticks_are_few_and_inside(top):
     assert ticks[-1] <= top
 
 
-def test_histogram_takes_an_open_last_bin():
-    chart = charts.histogram([0, 10], [3, 1], title="t")
-    assert "0 to 10: 3 (75.0%)" in chart
-    assert "10 and more: 1 (25.0%)" in chart
+def heights(chart: str) -> list[float]:
+    return [float(height) for height in re.findall(r'class="bar" .*? height="([\d.]+)"', chart)]
+
+
+def test_histogram_bars_compare_by_area():
+    chart = charts.histogram([0, 10, 20, 40], [5, 10, 20], title="t")
+    low, high, wide = heights(chart)
+    assert (high, wide) == (2 * low, 2 * low)
+    assert "height: per 10" in chart
+    assert "20 to 40: 20 (57.1%)" in chart
+
+
+def test_histogram_leaves_out_empty_bins_at_the_end_and_draws_an_open_one():
+    chart = charts.histogram([0, 10, 20, 2**30, 2**31], [0, 3, 1, 0], title="t")
+    assert len(heights(chart)) == 3
+    assert "20 and more: 1 (25.0%)" in chart
+    assert "height: per" not in chart
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(0, 256, [0, 50, 100, 150, 200, 250]), (-0.5, 0.5, [-0.4, -0.2, 0, 0.2, 0.4])]
+)
+def test_ticks_between_are_round_and_inside(low, high, expected):
+    assert charts._ticks_between(low, high) == pytest.approx(expected)
 
 
 def test_stacked_bar_fills_its_width():
