@@ -145,7 +145,7 @@ def _ticks(top: float) -> list[float]:
 
 
 def _ticks_between(low: float, high: float) -> list[float]:
-    """Return the round numbers within a range, some four to ten of them."""
+    """Return the round numbers within a range, some five to eleven of them."""
     step = _ticks((high - low) / 2)[1]
     return [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 

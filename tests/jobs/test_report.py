@@ -209,7 +209,8 @@ def test_histogram_leaves_out_empty_bins_at_the_end_and_draws_an_open_one():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(0, 256, [0, 50, 100, 150, 200, 250]), (-0.5, 0.5, [-0.4, -0.2, 0, 0.2, 0.4])]
+    ("low", "high", "expected"),
+    [(0, 256, [0, 50, 100, 150, 200, 250]), (-0.5, 1, [-0.4, -0.2, 0, 0.2, 0.4, 0.6, 0.8, 1])],
 )
 def test_ticks_between_are_round_and_inside(low, high, expected):
     assert charts._ticks_between(low, high) == pytest.approx(expected)
