@@ -1,0 +1,235 @@
+"""What turns units of work into committed output, in one process and without Ray."""
+
+import os
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+
+from sbert_ray.data.dataset import RowReader
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.rows import BadRow, Rows
+from sbert_ray.data.sink import Committed, unit_output
+from sbert_ray.data.storage import Storage
+from sbert_ray.data.units import Unit
+
+Beat = Callable[[int], None]
+"""Called after each batch with its rows: a sign of life, and progress."""
+
+MAX_FAILURES = 16
+"""Rows of a unit that may fail one by one; more mean that something other than the rows is wrong."""
+SHOWN = 20
+
+
+@dataclass
+class Stopwatch:
+    """Adds up the seconds of named stages."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time in the block under ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start
+
+    def each(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
+        """Yield ``items``, counting the time that each takes to come under ``name``."""
+        while True:
+            with self.stage(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+
+@dataclass(frozen=True)
+class UnitReport:
+    """One finished unit. The data went to the output; only this small record travels back to the driver."""
+
+    committed: Committed
+    stats: dict[str, Any]
+    """Numbers that may be added up over units, and ``seconds`` by stage; see ``jobs.summary``."""
+    bad: list[BadRow]
+    """The first bad rows, to be shown."""
+    worker: str
+    peak_memory_bytes: int
+    finished: float
+
+
+class UnitWorker(ABC):
+    """Reads a unit, turns its rows into a table, writes and commits it.
+
+    Two units may be inside one worker at a time: while one computes, the other is read and prepared, or written. Only
+    one computes.
+
+    Args:
+        reader: gives the rows of a unit.
+        output: folder that units are committed to.
+    """
+
+    def __init__(self, reader: RowReader, output: str) -> None:
+        self.reader = reader
+        self.storage = Storage(output)
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._device = threading.Lock()
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[str]:
+        """Input columns that are needed."""
+
+    @abstractmethod
+    def check(self, rows: Rows, excluded: Mapping[int, str]) -> Rows:
+        """Return ``rows`` less those that cannot be processed, and those at ``excluded`` positions."""
+
+    @abstractmethod
+    def prepare(self, rows: Rows, watch: Stopwatch) -> Any:
+        """Do what needs no device, such as tokenizing."""
+
+    @abstractmethod
+    def compute(self, prepared: Any, beat: Beat) -> Any:
+        """Do what needs the device."""
+
+    @abstractmethod
+    def table(self, unit: Unit, rows: Rows, result: Any) -> pa.Table:
+        """Return what is written of ``rows``, in their order."""
+
+    @abstractmethod
+    def stats(self, rows: Rows, prepared: Any, result: Any) -> dict[str, Any]:
+        """Return what the report tells of ``rows``: numbers, or arrays of a fixed length."""
+
+    def process(self, unit: Unit, beat: Beat, excluded: Mapping[int, str] | None = None) -> UnitReport:
+        """Turn ``unit`` into committed output.
+
+        Args:
+            unit: what to do.
+            beat: called after each batch.
+            excluded: rows that must not be tried, by position, and why.
+
+        Raises:
+            InputError: if the input is damaged.
+        """
+        watch = Stopwatch()
+        totals: dict[str, Any] = {}
+        with unit_output(self.storage, unit) as output:
+            for rows in watch.each("read", self.reader.read(unit, self.columns)):
+                totals = _add(totals, {"rows": len(rows) + len(rows.bad)})
+                good, prepared, result = self._transform(self.check(rows, excluded or {}), beat, watch)
+                totals = _add(totals, self.stats(good, prepared, result))
+                with watch.stage("write"):
+                    output.write(self.table(unit, good, result))
+                output.bad.extend(good.bad)
+            with watch.stage("write"):
+                committed = output.commit()
+        totals["seconds"] = dict(watch.seconds)
+        memory = _peak_memory()
+        return UnitReport(committed, totals, output.bad[:SHOWN], self.name, memory, time.time())
+
+    def positions(self, unit: Unit, beat: Beat) -> list[int]:
+        """Return the positions of the rows of ``unit`` that can be read, for ``probe``."""
+        found: list[int] = []
+        for rows in self.reader.read(unit, self.columns):
+            found.extend(int(position) for position in rows.positions)
+            beat(0)
+        return found
+
+    def probe(self, unit: Unit, beat: Beat, positions: Sequence[int]) -> None:
+        """Compute some rows of ``unit`` and write nothing, to see whether the process lives through it."""
+        wanted = set(positions)
+        for rows in self.reader.read(unit, self.columns):
+            others = {int(p): "not probed" for p in rows.positions if int(p) not in wanted}
+            subset = self.check(rows, others)
+            if len(subset):
+                self._run(subset, beat, Stopwatch())
+
+    def _run(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Any, Any]:
+        prepared = self.prepare(rows, watch)
+        with watch.stage("wait"):
+            self._device.acquire()
+        try:
+            with watch.stage("compute"):
+                return prepared, self.compute(prepared, beat)
+        finally:
+            self._device.release()
+
+    def _transform(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Rows, Any, Any]:
+        try:
+            prepared, result = self._run(rows, beat, watch)
+        except (MemoryError, OSError, InputError):
+            raise  # no row's fault
+        except Exception as error:  # noqa: BLE001 - whatever one row does to the model, the others shall not suffer
+            reasons = find_failures(lambda part: self._run(rows.take(part), beat, watch), range(len(rows)), error)
+            rows = self.quarantine(rows, reasons)
+            prepared, result = self._run(rows, beat, watch)
+        return rows, prepared, result
+
+    @abstractmethod
+    def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:
+        """Return ``rows`` less those at the given indices, which become bad rows."""
+
+
+def find_failures(run: Callable[[range], object], rows: range, error: Exception) -> dict[int, str]:
+    """Find the rows that make ``run`` fail, by halving.
+
+    Args:
+        run: is tried on ever smaller ranges.
+        rows: range that fails as a whole.
+        error: how it fails.
+
+    Returns:
+        The reason for each row that fails alone.
+
+    Raises:
+        Exception: ``error``, if no row fails alone or too many do: then it is not the rows' fault.
+    """
+    found = _failures(run, rows, error)
+    if not found or len(found) > MAX_FAILURES:
+        raise error
+    return found
+
+
+def _failures(run: Callable[[range], object], rows: range, error: Exception) -> dict[int, str]:
+    if len(rows) == 1:
+        return {rows[0]: f"{type(error).__name__}: {error}"}
+    found: dict[int, str] = {}
+    middle = len(rows) // 2
+    for half in (rows[:middle], rows[middle:]):
+        try:
+            run(half)
+        except Exception as half_error:  # noqa: BLE001 - see UnitWorker._transform
+            found |= _failures(run, half, half_error)
+        if len(found) > MAX_FAILURES:
+            break
+    return found
+
+
+def _add(totals: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    return totals | {name: _sum(totals[name], value) if name in totals else value for name, value in more.items()}
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return np.add(a, b).tolist() if isinstance(a, list) else a + b
+
+
+def _peak_memory() -> int:
+    """Return the most memory that this process has held, in bytes."""
+    info = psutil.Process().memory_info()
+    if hasattr(info, "peak_wset"):
+        return int(info.peak_wset)
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(usage if psutil.MACOS else usage * 1024)

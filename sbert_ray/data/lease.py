@@ -1,0 +1,145 @@
+"""A lease on an output: one run at a time may write to it."""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from sbert_ray.data.errors import BusyError, LeaseLostError
+from sbert_ray.data.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+NAME = "_manifest/lease.json"
+TTL_SECONDS = 20.0
+
+
+class Lease:
+    """Holds an output while the ``with`` block runs, renewed by a thread.
+
+    A lease whose holder is a dead process of this machine is taken over at once; that of a run elsewhere when it was
+    not renewed for ``ttl`` seconds by our own clock, so that clocks need not agree. A holder that was cut off finds
+    another's name in the lease and must stop.
+
+    Args:
+        storage: the output.
+        ttl: seconds without renewal after which a lease is void.
+    """
+
+    def __init__(self, storage: Storage, ttl: float = TTL_SECONDS) -> None:
+        self.storage = storage
+        self.ttl = ttl
+        self.owner = uuid.uuid4().hex
+        self._renewed = time.monotonic()
+        self._lost = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Take the lease.
+
+        Raises:
+            BusyError: if another run holds it.
+        """
+        while not self.storage.create(NAME, self._document()):
+            self._wait_for_end()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if not self._lost:
+            self.storage.remove(NAME)
+
+    def check(self) -> None:
+        """Make sure that this run still holds the output; call before each commit.
+
+        Raises:
+            LeaseLostError: if it does not.
+        """
+        if self._lost or time.monotonic() - self._renewed > self.ttl:
+            raise LeaseLostError(f"another run may have taken over {self.storage.url}; this one stops writing")
+
+    def _document(self) -> bytes:
+        holder = {"owner": self.owner, "renewed": time.time(), "ttl": self.ttl, **_process()}
+        return json.dumps(holder).encode()
+
+    def _wait_for_end(self) -> None:
+        """Return once the present lease is void and gone."""
+        holder = self._read()
+        if holder is None:
+            return
+        if not _has_died(holder):
+            who = f"process {holder['pid']} on {holder['host']}"
+            if holder["machine"] == _machine():
+                raise BusyError(f"{who} is writing to {self.storage.url}; wait until it ends, or stop it")
+            logger.warning("%s may be writing to %s; looking for a sign of life", who, self.storage.url)
+            time.sleep(max(self.ttl, holder["ttl"]) * 1.5)
+            again = self._read()
+            if again is not None and again != holder:
+                raise BusyError(f"{who} is writing to {self.storage.url}; wait until it ends, or stop it")
+        logger.warning("taking over %s from a run that died", self.storage.url)
+        if self._read() == holder:
+            self.storage.remove(NAME)
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            holder: dict[str, Any] = json.loads(self.storage.read(NAME))
+        except FileNotFoundError:
+            return None
+        return holder
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self.ttl / 4):
+            try:
+                holder = self._read()
+                if holder is None or holder["owner"] != self.owner:
+                    self._lost = True
+                    return
+                self.storage.write(NAME, self._document())
+                self._renewed = time.monotonic()
+            except OSError as error:
+                logger.warning("could not renew the lease on %s: %s", self.storage.url, error)
+
+
+def _machine() -> str:
+    """Name this boot of this machine, and the process numbers that count in it."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    return ":".join(
+        [
+            socket.gethostname(),
+            boot.read_text().strip() if boot.exists() else str(psutil.boot_time()),
+            os.readlink(namespace) if namespace.exists() else "",
+        ]
+    )
+
+
+def _process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _has_died(holder: dict[str, Any]) -> bool:
+    if holder["machine"] != _machine():
+        return False
+    try:
+        process = psutil.Process(holder["pid"])
+        alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - holder["started"]) < 1.0
+    except psutil.NoSuchProcess:
+        return True
+    return not alive

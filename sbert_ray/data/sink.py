@@ -1,0 +1,108 @@
+"""Where units are committed: one Parquet file each, and the rows that could not be processed beside it."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sbert_ray.data.rows import BadRow
+from sbert_ray.data.storage import Storage
+from sbert_ray.data.units import Unit
+
+METADATA_KEY = b"sbert_ray"
+
+
+@dataclass(frozen=True)
+class Committed:
+    """What was put in place for a unit."""
+
+    file: str
+    rows: int
+    bad_rows: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass
+class UnitOutput:
+    """The output of one unit while it is written. Nothing is visible before ``commit``."""
+
+    storage: Storage
+    unit: Unit
+    path: Path
+    rows: int = 0
+    bad: list[BadRow] = field(default_factory=list)
+    _writer: pq.ParquetWriter | None = None
+
+    @property
+    def file(self) -> str:
+        """Name of the output, relative to the folder."""
+        return f"data/{self.unit.name}.parquet"
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows; each table becomes a row group, and an empty first one still gives the file its schema."""
+        if self._writer is None:
+            embeddings = {
+                name for name in table.column_names if pa.types.is_fixed_size_list(table.schema.field(name).type)
+            }
+            others = [name for name in table.column_names if name not in embeddings]
+            self._writer = pq.ParquetWriter(
+                self.path, table.schema, use_dictionary=others, write_statistics=others, compression="snappy"
+            )
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+            self.rows += table.num_rows
+
+    def commit(self) -> Committed:
+        """Put the output in place.
+
+        Where another attempt at the same unit came first, its output stays, and is what gets recorded.
+        """
+        assert self._writer is not None, "a unit has at least one table"
+        self._writer.close()
+        if self.bad:
+            lines = (json.dumps(asdict(row), ensure_ascii=False) for row in self.bad)
+            self.storage.write(quarantine_file(self.unit), "\n".join([*lines, ""]).encode())
+        num_bytes, sha256 = self.path.stat().st_size, digest(self.path)
+        if not self.storage.publish(self.path, self.file):
+            data = self.storage.read(self.file)
+            num_bytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
+        return Committed(self.file, self.rows, len(self.bad), num_bytes, sha256)
+
+    def close(self) -> None:
+        """Let go of the scratch file."""
+        if self._writer is not None and self._writer.is_open:
+            self._writer.close()
+
+
+@contextmanager
+def unit_output(storage: Storage, unit: Unit) -> Iterator[UnitOutput]:
+    """Open the output of ``unit``; what is not committed within the block leaves no trace."""
+    with storage.temporary(f"data/{unit.name}.parquet") as path:
+        output = UnitOutput(storage, unit, path)
+        try:
+            yield output
+        finally:
+            output.close()
+
+
+def quarantine_file(unit: Unit) -> str:
+    """Return the name of the file with the unit's bad rows."""
+    return f"_quarantine/{unit.name}.jsonl"
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a local file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def with_metadata(table: pa.Table, metadata: dict[str, object]) -> pa.Table:
+    """Return ``table`` with ``metadata`` as JSON among its Parquet key-value metadata."""
+    document = json.dumps(metadata, sort_keys=True).encode()
+    return table.replace_schema_metadata((table.schema.metadata or {}) | {METADATA_KEY: document})

@@ -1,0 +1,169 @@
+"""A folder on any file system that fsspec knows, in which every write is all or nothing."""
+
+import errno
+import os
+import posixpath
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from sbert_ray.data.errors import InputError
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A folder, local or remote.
+
+    Local files are written beside their place, flushed and renamed; on object stores a file is one upload, which the
+    store itself makes visible as a whole or not at all.
+
+    Args:
+        url: a path, or a URL that fsspec knows, such as ``s3://bucket/corpus``.
+    """
+
+    url: str
+
+    @cached_property
+    def _fs(self) -> AbstractFileSystem:
+        return url_to_fs(self.url)[0]
+
+    @cached_property
+    def _root(self) -> str:
+        return str(url_to_fs(self.url)[1]).rstrip("/")
+
+    @cached_property
+    def _is_local(self) -> bool:
+        return isinstance(self._fs, LocalFileSystem)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url}  # connections stay in the process that made them
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        self.__dict__.update(state)
+
+    def locate(self, name: str) -> str:
+        """Return where ``name`` lies, as a path or URL for a reader or a message."""
+        return str(self._fs.unstrip_protocol(self._path(name))) if not self._is_local else self._path(name)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def check_writable(self) -> None:
+        """Write and remove a file.
+
+        Raises:
+            InputError: if the folder cannot be written to.
+        """
+        probe = f".writable-{uuid.uuid4().hex}"
+        try:
+            self.write(probe, b"")
+            self.remove(probe)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.url}: {error}; give a folder that can be written to") from error
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file called ``name``, looked up anew."""
+        self._forget_listings()
+        return bool(self._fs.exists(self._path(name)))
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Return the bytes of each file in ``folder`` by its name, temporary files included; empty without one."""
+        self._forget_listings()
+        try:
+            entries = self._fs.ls(self._path(folder), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {posixpath.basename(entry["name"]): entry["size"] for entry in entries if entry["type"] == "file"}
+
+    def read(self, name: str) -> bytes:
+        """Return the contents of ``name``."""
+        self._forget_listings()
+        return bytes(self._fs.cat_file(self._path(name)))
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Open ``name`` for reading."""
+        with self._fs.open(self._path(name), "rb") as file:
+            yield file
+
+    def remove(self, name: str) -> None:
+        """Remove ``name`` if it is there."""
+        try:
+            self._fs.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write ``name``, replacing what is there."""
+        if not self._is_local:
+            self._fs.pipe_file(self._path(name), data)
+            return
+        with self.temporary(name) as temporary:
+            temporary.write_bytes(data)
+            _flush(temporary)
+            os.replace(temporary, self._path(name))
+            _flush(Path(self._path(name)).parent)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write ``name`` unless it exists; return whether it was written."""
+        with self.temporary(name) as temporary:
+            temporary.write_bytes(data)
+            return self.publish(temporary, name)
+
+    @contextmanager
+    def temporary(self, name: str) -> Iterator[Path]:
+        """Yield the path of a local scratch file from which ``publish`` can make ``name``; it is gone afterwards."""
+        if self._is_local:
+            target = Path(self._path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        else:
+            path = Path(tempfile.gettempdir()) / f"sbert-ray-{uuid.uuid4().hex}.tmp"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def publish(self, temporary: Path, name: str) -> bool:
+        """Put a ``temporary`` file in place as ``name`` unless that exists; return whether it was put there."""
+        try:
+            if not self._is_local:
+                self._fs.put_file(str(temporary), self._path(name), mode="create")
+                return True
+            _flush(temporary)
+            _place(temporary, Path(self._path(name)))
+        except FileExistsError:
+            return False
+        _flush(Path(self._path(name)).parent)
+        return True
+
+    def _forget_listings(self) -> None:
+        self._fs.invalidate_cache()  # other processes write here too
+
+
+def _place(temporary: Path, target: Path) -> None:
+    try:
+        os.link(temporary, target)  # a rename would replace what another attempt has put there
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        if target.exists():  # a file system without hard links: two attempts may race here, with equal bytes
+            raise FileExistsError(target) from error
+        temporary.rename(target)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
