@@ -1,0 +1,64 @@
+"""What `encode` returns, made of what the engine returns.
+
+Shapes: N texts, T tokens of one text, D dimensions.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sbert_ray.inference.engine import EmbedRun, Encoder, Features, run_batches
+from sbert_ray.inference.tokenized import TokenizedTexts
+from sbert_ray.quantization import quantize_embeddings
+
+OutputValue = Literal["sentence_embedding", "token_embeddings"] | None
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+
+
+def check_choices(output_value: str | None, precision: str, batch_size: int) -> None:
+    """Check arguments of `encode` before any work is done.
+
+    Raises:
+        ValueError: One is not among its choices.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"unknown precision {precision!r}; known precisions are {list(get_args(Precision))}")
+    if output_value not in ("sentence_embedding", "token_embeddings", None):
+        raise ValueError(f"output_value must be 'sentence_embedding', 'token_embeddings' or None, got {output_value!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, got {batch_size}")
+
+
+def converted(run: EmbedRun, precision: Precision, to_numpy: bool, to_tensor: bool, device: torch.device) -> Any:
+    """Return embeddings in a precision, as an array or a tensor (N, D), or as a list of N tensors (D,)."""
+    embeddings = run.embeddings if precision == "float32" else quantize_embeddings(run.embeddings, precision)
+    if to_tensor:
+        return torch.from_numpy(embeddings).to(device)
+    return embeddings if to_numpy else list(torch.from_numpy(embeddings).to(device))
+
+
+def features_by_row(
+    encoder: Encoder,
+    tokens: TokenizedTexts,
+    max_tokens: int,
+    output_value: Literal["token_embeddings"] | None,
+    on_batch: Callable[[int], None],
+) -> list[Any]:
+    """Return for each text its token embeddings (T, D) without padding, or if None every feature in a dict."""
+    results: list[Any] = [None] * len(tokens)
+    for rows, features in run_batches(encoder, tokens, max_tokens):
+        for index, row in enumerate(rows):
+            results[row] = _token_embeddings(features, index) if output_value else _row(features, index)
+        on_batch(len(rows))
+    return results
+
+
+def _token_embeddings(features: Features, index: int) -> Tensor:
+    return features["token_embeddings"][index][features["attention_mask"][index].bool()]
+
+
+def _row(features: Features, index: int) -> Features:
+    # The prompt's length holds for the whole batch.
+    return {name: value if name == "prompt_length" else value[index] for name, value in features.items()}

@@ -1,0 +1,106 @@
+"""Texts to token ids, by the tokenizer's Rust core where that is known to give what the tokenizer gives."""
+
+from collections.abc import Iterable, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase, TokenizersBackend
+
+from sbert_ray.inference.tokenized import TokenizedTexts
+
+CHUNK_ROWS = 1000
+"""Texts tokenized at a time: enough to feed every thread of the Rust core, few enough to bound its memory."""
+
+_NO_LIMIT = int(1e29)  # transformers' model_max_length of tokenizers without a limit is 1e30
+_OVERRIDABLE = ("__call__", "_encode_plus", "_convert_encoding", "_switch_to_input_mode", "set_truncation_and_padding")
+
+_Rows = list[list[int]]
+
+
+class TextTokenizer:
+    """Tokenizes texts without padding; safe to use from several threads.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._lock = Lock()  # the Rust core's truncation is state, and a call while another changes it fails
+        self._is_plain = isinstance(tokenizer, TokenizersBackend) and all(
+            getattr(type(tokenizer), name, None) is getattr(TokenizersBackend, name, None) for name in _OVERRIDABLE
+        )
+
+    def __call__(self, texts: Sequence[str], prompt: str | None = None) -> TokenizedTexts:
+        """Tokenize texts, each after ``prompt``, cut to the tokenizer's ``model_max_length``.
+
+        Raises:
+            ValueError: A text is not valid Unicode; the message names its row.
+        """
+        if prompt:
+            texts = [prompt + text for text in texts]
+        ids: list[NDArray[np.int32]] = []
+        type_ids: list[NDArray[np.int32]] = []
+        lengths: list[int] = []
+        for start in range(0, len(texts), CHUNK_ROWS):
+            rows, row_types = self._encode(list(texts[start : start + CHUNK_ROWS]), start)
+            lengths.extend(map(len, rows))
+            ids.append(_flat(rows))
+            type_ids.append(_flat(row_types))
+        return TokenizedTexts(
+            ids=_joined(ids),
+            offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            type_ids=_joined(type_ids) if "token_type_ids" in self.tokenizer.model_input_names else None,
+            prompt_length=self._prompt_length(prompt) if prompt else None,
+        )
+
+    def _encode(self, texts: list[str], start: int) -> tuple[_Rows, _Rows]:
+        encode = self._encode_plain if self._is_plain else self._encode_any
+        try:
+            with self._lock:
+                return encode(texts)
+        except TypeError:  # what the Rust core says of a lone surrogate
+            for row, text in enumerate(texts, start):
+                if any("\ud800" <= char <= "\udfff" for char in text):
+                    raise ValueError(f"inputs must be valid Unicode; row {row} has a lone surrogate") from None
+            raise
+
+    def _encode_plain(self, texts: list[str]) -> tuple[_Rows, _Rows]:
+        tokenizer: Any = self.tokenizer
+        core = tokenizer.backend_tokenizer
+        if core.padding is not None:
+            core.no_padding()
+        self._set_truncation(core)
+        if core.encode_special_tokens != tokenizer.split_special_tokens:
+            core.encode_special_tokens = tokenizer.split_special_tokens
+        encodings = core.encode_batch_fast(texts)
+        needs_types = "token_type_ids" in tokenizer.model_input_names
+        return [row.ids for row in encodings], [row.type_ids for row in encodings] if needs_types else []
+
+    def _set_truncation(self, core: Any) -> None:
+        limit = self.tokenizer.model_max_length
+        if limit is None or limit > _NO_LIMIT:
+            core.no_truncation()
+            return
+        wanted = {"max_length": limit, "stride": 0, "strategy": "longest_first"}
+        wanted["direction"] = self.tokenizer.truncation_side
+        if core.truncation is None or {name: core.truncation.get(name) for name in wanted} != wanted:
+            core.enable_truncation(**wanted)
+
+    def _encode_any(self, texts: list[str]) -> tuple[_Rows, _Rows]:
+        batch = self.tokenizer(texts, padding=False, truncation=True)
+        return batch["input_ids"], batch.get("token_type_ids", [])
+
+    def _prompt_length(self, prompt: str) -> int:
+        [ids], _ = self._encode([prompt], 0)
+        return len(ids) - int(bool(ids) and ids[-1] in self.tokenizer.all_special_ids)
+
+
+def _flat(rows: Iterable[Iterable[int]]) -> NDArray[np.int32]:
+    return np.fromiter((token for row in rows for token in row), np.int32)
+
+
+def _joined(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    return np.concatenate(parts) if parts else np.empty(0, np.int32)

@@ -1,0 +1,224 @@
+"""What a checkpoint folder holds, by its JSON files alone, and what is wrong with it. Knows no torch.
+
+A driver calls `describe_checkpoint` before it starts workers; the model's loader uses the same functions.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sbert_ray.models.hub import Checkpoint, resolve_checkpoint
+from sbert_ray.modules import MODULES
+from sbert_ray.modules.legacy import (
+    TRANSFORMER_CONFIG_NAMES,
+    hidden_size,
+    modern_pooling_config,
+    modern_transformer_config,
+)
+
+__all__ = ["Checkpoint", "CheckpointInfo", "ModuleEntry", "describe_checkpoint", "read_modules", "resolve_checkpoint"]
+
+SETTINGS_NAME = "config_sentence_transformers.json"
+_PACKAGES = ("sentence_transformers", "sbert_ray")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True)
+class ModuleEntry:
+    """One module of a checkpoint: its class name and its folder, relative to the checkpoint's."""
+
+    kind: str
+    path: str
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What the JSON files of a checkpoint tell of its embeddings; None where they do not."""
+
+    modules: tuple[str, ...]
+    embedding_dimension: int | None = None
+    pooling_modes: tuple[str, ...] = ()
+    is_normalized: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: int | None = None
+    max_seq_length: int | None = None
+
+
+def describe_checkpoint(folder: Path, *, allow_pickle: bool = False) -> CheckpointInfo:
+    """Check that the files of a checkpoint are all there and supported, and say what they tell.
+
+    Args:
+        folder: The checkpoint.
+        allow_pickle: Whether pickled weights will do.
+
+    Raises:
+        FileNotFoundError: The folder, a config or weights are missing, or there are pickled weights only.
+        ValueError: A config is not valid, or names what is not supported.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no model folder {str(folder)!r}")
+    settings = read_settings(folder)
+    entries = read_modules(folder)
+    for entry in entries:
+        if entry.kind == "Transformer":
+            _check_transformer_files(folder / entry.path)
+        if entry.kind in ("Transformer", "Dense", "LayerNorm"):
+            _check_weights(folder / entry.path, allow_pickle)
+    pooling = next((entry for entry in entries if entry.kind == "Pooling"), None)
+    return CheckpointInfo(
+        modules=tuple(entry.kind for entry in entries),
+        embedding_dimension=_embedding_dimension(folder, entries),
+        pooling_modes=_pooling_modes(folder, pooling),
+        is_normalized=entries[-1].kind == "Normalize",
+        prompts=settings.get("prompts") or {},
+        default_prompt_name=settings.get("default_prompt_name"),
+        similarity_fn_name=settings.get("similarity_fn_name"),
+        truncate_dim=settings.get("truncate_dim"),
+        max_seq_length=_max_seq_length(folder / entries[0].path),
+    )
+
+
+def read_modules(folder: Path) -> list[ModuleEntry]:
+    """Return the modules of a checkpoint; a plain transformers checkpoint is a Transformer and a Pooling.
+
+    Raises:
+        FileNotFoundError: It has neither ``modules.json`` nor ``config.json``.
+        ValueError: A module's type is unknown, its path leaves the folder, or the first one is no Transformer.
+    """
+    if (folder / "modules.json").exists():
+        entries = [_entry(folder, item) for item in read_json(folder / "modules.json")]
+    elif (folder / "config.json").exists():
+        entries = [ModuleEntry("Transformer", ""), ModuleEntry("Pooling", "1_Pooling")]
+    else:
+        raise FileNotFoundError(f"{str(folder)!r} has neither modules.json nor config.json, so it is not a checkpoint")
+    if not entries or entries[0].kind != "Transformer":
+        raise ValueError(f"the first module in {str(folder)!r} must be a Transformer, got {[e.kind for e in entries]}")
+    return entries
+
+
+def _entry(folder: Path, item: Mapping[str, Any]) -> ModuleEntry:
+    package, _, kind = str(item["type"]).rpartition(".")
+    if package.partition(".")[0] not in _PACKAGES:
+        raise ValueError(
+            f"modules.json in {str(folder)!r} names the custom module {item['type']!r}, which runs code from the "
+            f"checkpoint; that is not supported, even with trust_remote_code. Known modules are {sorted(MODULES)}"
+        )
+    if kind not in MODULES:
+        raise ValueError(
+            f"unknown module {item['type']!r} in modules.json of {str(folder)!r}; known modules are {sorted(MODULES)}"
+        )
+    path = PurePosixPath(str(item["path"]).replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"a module's path must stay within {str(folder)!r}, got {item['path']!r}")
+    return ModuleEntry(kind, str(path) if path.parts else "")
+
+
+def default_pooling(folder: Path) -> dict[str, Any]:
+    """Return the arguments of the Pooling that a plain transformers checkpoint gets.
+
+    It is the mean, or the last token where the checkpoint is a causal language model.
+    """
+    config = read_json(folder / "config.json")
+    is_causal = (config.get("architectures") or [""])[0].endswith("ForCausalLM")
+    mode = "lasttoken" if is_causal and config.get("is_causal") is not False else "mean"
+    return {"embedding_dimension": hidden_size(config), "pooling_mode": mode}
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Return the model's own settings: prompts, similarity and the like.
+
+    Raises:
+        ValueError: The checkpoint is of another type of model.
+    """
+    path = folder / SETTINGS_NAME
+    settings: dict[str, Any] = read_json(path) if path.exists() else {}
+    if (kind := settings.get("model_type", "SentenceTransformer")) != "SentenceTransformer":
+        raise ValueError(f"model_type in {str(path)!r} must be 'SentenceTransformer', got {kind!r}")
+    return settings
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        ValueError: It is not JSON; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must be JSON: {error}") from error
+
+
+def _check_transformer_files(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        raise ValueError(
+            f"{str(folder)!r} is a PEFT adapter, which is not supported; merge it into its base model first"
+        )
+    if not (folder / "config.json").exists():
+        raise FileNotFoundError(f"{str(folder)!r} lacks config.json")
+
+
+def _check_weights(folder: Path, allow_pickle: bool) -> None:
+    accepted = _WEIGHTS + (_PICKLES if allow_pickle else ())
+    if found := next((folder / name for name in accepted if (folder / name).exists()), None):
+        if found.name.endswith(".index.json"):
+            shards = set(read_json(found)["weight_map"].values())
+            if missing := sorted(shard for shard in shards if not (folder / shard).exists()):
+                raise FileNotFoundError(f"{str(found)!r} names weights that are missing: {missing}")
+        return
+    if pickle := next((folder / name for name in _PICKLES if (folder / name).exists()), None):
+        raise FileNotFoundError(
+            f"{str(folder)!r} lacks model.safetensors and has {pickle.name}, a pickle, which can run code when loaded. "
+            "If you trust it, convert it once: "
+            'SentenceTransformer(FOLDER, model_kwargs={"use_safetensors": False}).save_pretrained(NEW_FOLDER)'
+        )
+    raise FileNotFoundError(f"{str(folder)!r} has no weights: it lacks model.safetensors")
+
+
+def _module_config(folder: Path, entry: ModuleEntry) -> dict[str, Any]:
+    path = folder / entry.path / "config.json"
+    return read_json(path) if path.exists() else {}
+
+
+def _pooling_modes(folder: Path, entry: ModuleEntry | None) -> tuple[str, ...]:
+    if entry is None:
+        return ()
+    mode = pooling_config(folder, entry)["pooling_mode"]
+    return (mode,) if isinstance(mode, str) else tuple(mode)
+
+
+def pooling_config(folder: Path, entry: ModuleEntry) -> dict[str, Any]:
+    """Return the arguments of a checkpoint's Pooling, whether it has a config or is the default one."""
+    is_plain = not (folder / "modules.json").exists()
+    return default_pooling(folder) if is_plain else modern_pooling_config(_module_config(folder, entry))
+
+
+def _embedding_dimension(folder: Path, entries: list[ModuleEntry]) -> int | None:
+    for entry in reversed(entries):
+        if entry.kind == "Transformer":
+            return hidden_size(_module_config(folder, entry))
+        if entry.kind == "Pooling":
+            dimension = pooling_config(folder, entry).get("embedding_dimension")
+            return dimension and dimension * len(_pooling_modes(folder, entry))
+        key = {"Dense": "out_features", "LayerNorm": "dimension"}.get(entry.kind)
+        if key and (dimension := _module_config(folder, entry).get(key)):
+            return int(dimension)
+    return None
+
+
+def _max_seq_length(folder: Path) -> int | None:
+    for name in TRANSFORMER_CONFIG_NAMES:
+        if (folder / name).exists():
+            if (limit := modern_transformer_config(read_json(folder / name)).get("max_seq_length")) is not None:
+                return int(limit)
+            break
+    tokenizer = folder / "tokenizer_config.json"
+    limits = [read_json(tokenizer).get("model_max_length") if tokenizer.exists() else None]
+    limits.append(read_json(folder / "config.json").get("max_position_embeddings"))
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
+    return min(known, default=None)

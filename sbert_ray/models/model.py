@@ -1,0 +1,198 @@
+"""Modules in a row, with what every kind of model shares: tokenizing, accessors, saving."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from sbert_ray.inference.engine import Encoder
+from sbert_ray.inference.tokenized import TokenizedTexts
+from sbert_ray.models.loading import default_device, match_dtype
+from sbert_ray.models.saving import model_card, save_checkpoint, upload_folder
+from sbert_ray.models.settings import Settings
+from sbert_ray.modules import Features, Module, Transformer
+
+
+class Model(nn.Sequential):
+    """A chain of modules, the first of which is a Transformer.
+
+    Args:
+        modules: The modules in order.
+        settings: The model's settings.
+        device: A torch device; if None, an accelerator where there is one.
+    """
+
+    def __init__(self, modules: Sequence[Module], settings: Settings, device: str | None) -> None:
+        if not modules or not isinstance(modules[0], Transformer):
+            raise ValueError(f"the first module must be a Transformer, got {[type(m).__name__ for m in modules]}")
+        match_dtype(modules)
+        super().__init__(*modules)
+        self.settings = settings
+        self.to(device or default_device())
+        self.eval()
+
+    def forward(self, input: Features) -> Features:  # noqa: A002 (torch's name)
+        """Pass features through every module; the last one leaves its output in them."""
+        features = input
+        for module in self:
+            features = module(features)
+        return features
+
+    def tokenize_texts(self, texts: Sequence[str], prompt: str | None = None) -> TokenizedTexts:
+        """Tokenize texts, each after ``prompt``, without padding; safe while another thread runs the model."""
+        return self._transformer.tokenize_texts(texts, prompt)
+
+    def preprocess(self, inputs: Sequence[str], prompt: str | None = None) -> Features:
+        """Tokenize texts, each after ``prompt``, into one padded batch, as `forward` takes it."""
+        return self._transformer.preprocess(inputs, prompt)
+
+    def tokenize(self, texts: Sequence[str]) -> Features:
+        """Tokenize texts into one padded batch: the old name of `preprocess`."""
+        return self.preprocess(texts)
+
+    @property
+    def _transformer(self) -> Transformer:
+        return cast(Transformer, self[0])
+
+    @property
+    def _encoder(self) -> Encoder:
+        return Encoder(self, self._transformer.padding, self.device)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        return self._transformer.tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._transformer.tokenizer = tokenizer
+
+    @property
+    def transformers_model(self) -> Any:
+        """The model of transformers."""
+        return self._transformer.model
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Tokens to which a text is cut, special tokens included."""
+        return self._transformer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        self._transformer.max_seq_length = value
+
+    def get_max_seq_length(self) -> int | None:
+        """Return `max_seq_length`."""
+        return self.max_seq_length
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts to put before inputs, by name."""
+        return self.settings.prompts
+
+    @prompts.setter
+    def prompts(self, prompts: Mapping[str, str]) -> None:
+        self.settings.prompts = dict(prompts)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt that is used when none is given."""
+        return self.settings.default_prompt_name
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, name: str | None) -> None:
+        self.settings.prompt(None, name)  # an unknown name fails here
+        self.settings.default_prompt_name = name
+
+    def get_embedding_dimension(self) -> int | None:
+        """Return the dimension of what comes out, where a module tells it."""
+        dimensions = (cast(Module, module).get_embedding_dimension() for module in reversed(list(self)))
+        return next((dimension for dimension in dimensions if dimension is not None), None)
+
+    def save_pretrained(
+        self,
+        path: str | os.PathLike[str],
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write a checkpoint folder that sentence-transformers can load too.
+
+        Args:
+            path: The folder; files of the same names in it are replaced.
+            model_name: The model's name on its card.
+            create_model_card: Whether to write a ``README.md``.
+            safe_serialization: Must be True; pickles are not written.
+
+        Raises:
+            ValueError: ``safe_serialization`` is False.
+        """
+        if not safe_serialization:
+            raise ValueError("safe_serialization must be True: weights are saved as safetensors only")
+        folder = Path(path)
+        modules = [cast(Module, module) for module in self]
+        card = None
+        if create_model_card:
+            settings = self.settings.to_json()
+            card = model_card(
+                model_name or folder.resolve().name,
+                self.get_embedding_dimension(),
+                settings["similarity_fn_name"],
+                [type(module).__name__ for module in modules],
+                self.max_seq_length,
+            )
+        save_checkpoint(folder, modules, self.settings.to_json(), card)
+
+    save = save_pretrained
+
+    def push_to_hub(  # noqa: PLR0913, PLR0917 (the public signature)
+        self,
+        repo_id: str,
+        token: str | None = None,
+        private: bool | None = None,
+        safe_serialization: bool = True,
+        commit_message: str | None = None,
+        local_model_path: str | None = None,
+        exist_ok: bool = False,
+        replace_model_card: bool = False,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Upload the model to a repository on the Hugging Face hub and return the commit's URL.
+
+        Args:
+            repo_id: The repository, with or without its owner.
+            token: Token of the hub; the stored one if None.
+            private: Whether a new repository is private.
+            safe_serialization: Passed on to `save_pretrained`.
+            commit_message: What the commit says.
+            local_model_path: A checkpoint folder to upload instead of this model.
+            exist_ok: Whether the repository may be there already.
+            replace_model_card: Whether a ``README.md`` that is there already is replaced.
+            revision: The branch to commit to.
+            create_pr: Whether to open a pull request instead of committing.
+        """
+        commit = {
+            "commit_message": commit_message or "Add a Sentence Transformer model",
+            "revision": revision,
+            "create_pr": create_pr,
+        }
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(local_model_path or name)
+            if local_model_path is None:
+                self.save_pretrained(folder, model_name=repo_id, safe_serialization=safe_serialization)
+            return upload_folder(folder, repo_id, token, private, exist_ok, replace_model_card, **commit)

@@ -1,0 +1,105 @@
+"""Models written as checkpoints that sentence-transformers 6.2 loads too, to a folder or to the hub."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sbert_ray.models.checkpoint import SETTINGS_NAME
+from sbert_ray.modules import Module
+
+_CARD = """\
+---
+tags:
+- sentence-transformers
+- feature-extraction
+- sentence-similarity
+pipeline_tag: sentence-similarity
+library_name: sentence-transformers
+---
+
+# {title}
+
+A sentence embedding model: texts to vectors of {dimension} dimensions, compared by {similarity} similarity.
+
+```python
+from sbert_ray import SentenceTransformer  # or from sentence_transformers
+
+model = SentenceTransformer("{name}")
+embeddings = model.encode(["The weather is lovely today.", "It's so sunny outside!"])
+similarities = model.similarity(embeddings, embeddings)
+```
+
+Modules: {modules}. Longest input: {max_seq_length} tokens.
+"""
+
+
+def save_checkpoint(folder: Path, modules: Iterable[Module], settings: dict[str, Any], card: str | None) -> None:
+    """Write a checkpoint; ``modules.json``, without which it is none, comes last.
+
+    The files are written next to ``folder`` and then moved in, so that a failure half-way leaves what was there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+        written = Path(name)
+        entries = []
+        for index, module in enumerate(modules):
+            kind = type(module).__name__
+            path = "" if index == 0 else f"{index}_{kind}"  # the transformer's files lie at the root
+            module.save(written / path)
+            entries.append({"idx": index, "name": str(index), "path": path, "type": module.public_path})
+        _write_json(written / SETTINGS_NAME, settings)
+        if card is not None:
+            (written / "README.md").write_text(card, encoding="utf-8")
+        _write_json(written / "modules.json", entries)
+        _move_into(written, folder)
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _move_into(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == "modules.json"):
+        if path.is_dir():
+            _move_into(path, target / path.name)
+        else:
+            shutil.move(path, target / path.name)
+
+
+def model_card(
+    title: str, dimension: int | None, similarity: str, modules: list[str], max_seq_length: int | None
+) -> str:
+    """Return a short model card with the hub's metadata."""
+    return _CARD.format(
+        title=title,
+        name=title,
+        dimension=dimension,
+        similarity=similarity,
+        modules=", ".join(modules),
+        max_seq_length=max_seq_length,
+    )
+
+
+def upload_folder(
+    folder: Path,
+    repo_id: str,
+    token: str | None,
+    private: bool | None,
+    exist_ok: bool,
+    replace_card: bool,
+    **commit: Any,
+) -> str:
+    """Upload a folder to a model repository on the hub, creating it if need be, and return the commit's URL."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    exist_ok = exist_ok or bool(commit["create_pr"])
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=exist_ok).repo_id
+    keeps_card = not replace_card and api.file_exists(repo_id, "README.md")
+    ignored = ["README.md"] if keeps_card else None
+    info = api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=ignored, **commit)
+    return str(info.pr_url or info.commit_url)

@@ -1,0 +1,266 @@
+"""The dense text encoder.
+
+Shapes: N texts, D dimensions of an embedding.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sbert_ray.inference.engine import EmbedRun, embed, truncate_and_normalize
+from sbert_ray.inference.inputs import as_texts
+from sbert_ray.inference.outputs import OutputValue, Precision, check_choices, converted, features_by_row
+from sbert_ray.inference.progress import progress_bar
+from sbert_ray.inference.tokenized import TokenizedTexts
+from sbert_ray.models.checkpoint import read_settings, resolve_checkpoint
+from sbert_ray.models.loading import default_device, load_modules
+from sbert_ray.models.model import Model
+from sbert_ray.models.settings import Settings
+from sbert_ray.modules import LoadOptions, Module, Pooling
+from sbert_ray.similarity import Embeddings, SimilarityFunction
+
+
+class SentenceTransformer(Model):
+    """A chain of modules from texts to embeddings, in the public sentence-transformers checkpoint format.
+
+    Args:
+        model_name_or_path: A checkpoint folder, or the id of a model on the Hugging Face hub.
+        modules: The modules themselves, instead of a checkpoint.
+        device: A torch device; if None, an accelerator where there is one.
+        prompts: Texts to put before inputs, by name; they win over the checkpoint's.
+        default_prompt_name: The prompt that `encode` uses when it is given none.
+        similarity_fn_name: ``cosine``, ``dot``, ``euclidean`` or ``manhattan``; the checkpoint's, else cosine, if None.
+        truncate_dim: Dimensions to keep of each embedding; the checkpoint's if None.
+        cache_folder: Where downloads are kept.
+        trust_remote_code: Whether a transformer may run Python code that comes with its checkpoint.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Whether to look among earlier downloads only.
+        token: Token of the hub, or whether to use the stored one.
+        model_kwargs: Passed on to the transformer's ``from_pretrained``, such as ``{"dtype": "bfloat16"}``. Without a
+            dtype, weights are float32 on a CPU and as stored elsewhere.
+        processor_kwargs: Passed on to the tokenizer's ``from_pretrained``.
+        config_kwargs: Passed on to the transformer config's ``from_pretrained``.
+    """
+
+    def __init__(  # noqa: PLR0913 (the public signature)
+        self,
+        model_name_or_path: str | None = None,
+        *,
+        modules: Sequence[Module] | None = None,
+        device: str | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        similarity_fn_name: str | SimilarityFunction | None = None,
+        truncate_dim: int | None = None,
+        cache_folder: str | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        token: bool | str | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        if (model_name_or_path is None) == (modules is None):
+            raise ValueError("give either model_name_or_path or modules")
+        device = device or default_device()
+        stored: dict[str, Any] = {}
+        if model_name_or_path is not None:
+            options = LoadOptions(
+                device, trust_remote_code, model_kwargs or {}, processor_kwargs or {}, config_kwargs or {}
+            )
+            checkpoint = resolve_checkpoint(
+                model_name_or_path,
+                revision=revision,
+                token=token,
+                cache_folder=cache_folder,
+                local_files_only=local_files_only,
+                allow_pickle=options.allow_pickle,
+            )
+            modules = load_modules(checkpoint.folder, options)
+            stored = read_settings(checkpoint.folder)
+        assert modules is not None
+        given = Settings(dict(prompts or {}), default_prompt_name, None, truncate_dim)
+        if similarity_fn_name is not None:
+            given.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
+        super().__init__(modules, Settings.merged(stored, given), device)
+
+    def encode(  # noqa: PLR0913, PLR0917 (the public signature)
+        self,
+        inputs: Any,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: OutputValue = "sentence_embedding",
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        *,
+        max_batch_tokens: int | None = None,
+    ) -> Any:
+        """Embed texts, as (N, D) float32 in the order of ``inputs``, or (D,) for a single text.
+
+        Args:
+            inputs: A text or texts.
+            prompt_name: The name of the prompt to put before each text.
+            prompt: The prompt itself.
+            batch_size: Rows of the longest possible texts that must fit into memory; shorter ones share larger
+                batches, up to what suits the device.
+            show_progress_bar: Whether to show progress; None means where INFO is logged.
+            output_value: ``token_embeddings`` gives a list of tensors (T, D), None a list of dicts of all features.
+            precision: What to quantize to, with ranges from these very embeddings.
+            convert_to_numpy: Whether to return an array; a list of tensors if False.
+            convert_to_tensor: Whether to return a tensor.
+            device: Where to move the model first.
+            normalize_embeddings: Whether to scale embeddings to length 1.
+            truncate_dim: Dimensions to keep, before normalization; the model's setting if None.
+            max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
+
+        Raises:
+            TypeError: A row is no text.
+            ValueError: An argument is not among its choices.
+        """
+        check_choices(output_value, precision, batch_size)
+        texts, is_single = as_texts(inputs)
+        if device is not None:
+            self.to(device)
+        tokens = self.tokenize_texts(texts, self.settings.prompt(prompt, prompt_name))
+        if max_batch_tokens is None and self.max_seq_length is not None:
+            max_batch_tokens = min(batch_size * self.max_seq_length, self._encoder.profile.max_tokens)
+        with progress_bar(len(texts), show_progress_bar) as on_batch:
+            if output_value != "sentence_embedding":
+                results: Any = self._features(tokens, max_batch_tokens, output_value, on_batch)
+            else:
+                run = self.embed_tokens(
+                    tokens,
+                    max_batch_tokens=max_batch_tokens,
+                    normalize_embeddings=normalize_embeddings,
+                    truncate_dim=truncate_dim,
+                    on_batch=on_batch,
+                )
+                results = converted(run, precision, convert_to_numpy, convert_to_tensor, self.device)
+        return results[0] if is_single else results
+
+    def encode_query(
+        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """Embed queries: `encode` with the prompt ``query``, unless another is given."""
+        if prompt_name is None and prompt is None and "query" in self.prompts:
+            prompt_name = "query"
+        return self.encode(inputs, prompt_name, prompt, **options)
+
+    def encode_document(
+        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """Embed documents: `encode` with the first prompt of ``document``, ``passage``, ``corpus``, unless given."""
+        if prompt_name is None and prompt is None:
+            prompt_name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
+        return self.encode(inputs, prompt_name, prompt, **options)
+
+    @torch.inference_mode()
+    def embed_tokens(
+        self,
+        tokens: TokenizedTexts,
+        *,
+        max_batch_tokens: int | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> EmbedRun:
+        """Embed tokenized texts.
+
+        Args:
+            tokens: N texts.
+            max_batch_tokens: The most token positions of a batch; what suits the device if None.
+            normalize_embeddings: Whether to scale embeddings to length 1.
+            truncate_dim: Dimensions to keep, before normalization; the model's setting if None.
+            on_batch: Called with the number of rows after each batch.
+
+        Raises:
+            ValueError: ``max_batch_tokens`` is not positive.
+        """
+        self.eval()
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        if not len(tokens):
+            width = self.get_embedding_dimension() or 0
+            return EmbedRun(np.empty((0, min(width, truncate_dim or width)), np.float32), 0, 0)
+        finish = partial(truncate_and_normalize, truncate_dim=truncate_dim, normalize=normalize_embeddings)
+        return embed(self._encoder, tokens, self._max_tokens(max_batch_tokens), finish, on_batch)
+
+    @torch.inference_mode()
+    def _features(
+        self,
+        tokens: TokenizedTexts,
+        max_batch_tokens: int | None,
+        output_value: Any,
+        on_batch: Callable[[int], None],
+    ) -> list[Any]:
+        self.eval()
+        return features_by_row(self._encoder, tokens, self._max_tokens(max_batch_tokens), output_value, on_batch)
+
+    def _max_tokens(self, max_batch_tokens: int | None) -> int:
+        if max_batch_tokens is None:
+            return self._encoder.profile.max_tokens
+        if max_batch_tokens < 1:
+            raise ValueError(f"max_batch_tokens must be positive, got {max_batch_tokens}")
+        return max_batch_tokens
+
+    def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
+        """Return the similarity of every row of ``embeddings1`` (N, D) with every row of ``embeddings2`` (M, D)."""
+        return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
+        """Return the similarity of row i of ``embeddings1`` (N, D) with row i of ``embeddings2`` (N, D)."""
+        return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """How embeddings of this model are compared."""
+        return self.settings.similarity_fn_name or SimilarityFunction.COSINE.value
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
+        self.settings.similarity_fn_name = None if value is None else SimilarityFunction.name_of(value)
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Dimensions that `encode` keeps of each embedding; None keeps all."""
+        return self.settings.truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        self.settings.truncate_dim = value
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Set `truncate_dim` within a ``with`` block."""
+        before, self.truncate_dim = self.truncate_dim, truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    def get_embedding_dimension(self) -> int | None:
+        """Return D of what `encode` returns, where a module tells it."""
+        dimension = super().get_embedding_dimension()
+        known = [size for size in (dimension, self.truncate_dim) if size is not None]
+        return min(known, default=None)
+
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """Return D of what `encode` returns: the old name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Set whether the prompt's tokens are pooled."""
+        for module in self:
+            if isinstance(module, Pooling):
+                module.include_prompt = include_prompt

@@ -1,0 +1,34 @@
+"""Layer normalization of embeddings."""
+
+from typing import Any
+
+from torch import nn
+
+from sbert_ray.modules.module import Features, Module
+
+
+class LayerNorm(Module):
+    """Normalizes each ``sentence_embedding`` (B, D) over D, with a learned scale and shift.
+
+    Args:
+        dimension: D.
+    """
+
+    public_path = "sentence_transformers.sentence_transformer.modules.layer_norm.LayerNorm"
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__()
+        self.dimension = dimension
+        self.norm = nn.LayerNorm(dimension)
+
+    def forward(self, features: Features) -> Features:
+        """Replace ``sentence_embedding``."""
+        return features | {"sentence_embedding": self.norm(features["sentence_embedding"])}
+
+    def get_embedding_dimension(self) -> int:
+        """Return D."""
+        return self.dimension
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {"dimension": self.dimension}

@@ -1,0 +1,115 @@
+"""The steps that a model is made of, and how they are kept on disk."""
+
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+Features = dict[str, Tensor]
+"""What flows through a model: ``input_ids`` and ``attention_mask`` (B, T) and, with a prompt, ``prompt_length`` (1,);
+then ``token_embeddings`` (B, T, D), then ``sentence_embedding`` (B, D)."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How modules are loaded; the three mappings go to the ``from_pretrained`` of model, tokenizer and config."""
+
+    device: str = "cpu"
+    trust_remote_code: bool = False
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    processor_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    config_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def allow_pickle(self) -> bool:
+        """Whether the user asked for pickled weights; they are read by ``torch.load(weights_only=True)`` even then."""
+        return self.model_kwargs.get("use_safetensors") is False
+
+
+class Module(nn.Module, ABC):
+    """One step of a model: reads features, returns them with its own added, and never changes its input.
+
+    A module's folder in a checkpoint holds its constructor arguments as JSON and, if it has weights,
+    ``model.safetensors``.
+    """
+
+    public_path: ClassVar[str]
+    """The module's import path in sentence-transformers 6.2, which is its type in ``modules.json``."""
+
+    config_name: ClassVar[str] = "config.json"
+
+    @abstractmethod
+    def forward(self, features: Features) -> Features:
+        """Return ``features`` with this module's output added."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, as JSON values."""
+
+    def get_embedding_dimension(self) -> int | None:
+        """Return D of the embeddings that come out, or None where the module leaves D as it is."""
+        return None
+
+    @classmethod
+    def load(cls, folder: Path, options: LoadOptions) -> Self:
+        """Build the module from its folder in a checkpoint.
+
+        Raises:
+            FileNotFoundError: The module has weights and ``folder`` lacks them.
+            ValueError: The config does not fit the module.
+        """
+        module = cls._from_config(cls.read_config(folder), folder)
+        if module.state_dict():
+            _load_weights(module, folder, options)
+        return module
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any], folder: Path) -> Self:
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(f"the config in {str(folder)!r} does not fit {cls.__name__}: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write the module to its folder in a checkpoint."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / self.config_name).write_text(json.dumps(self.config(), indent=4), encoding="utf-8")
+        if weights := self.state_dict():
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    @classmethod
+    def read_config(cls, folder: Path) -> dict[str, Any]:
+        """Return the JSON config in ``folder``; modules without one (old ``Normalize``) need no arguments."""
+        path = folder / cls.config_name
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return config
+
+
+def known_keys(config: Mapping[str, Any], names: set[str], folder: Path) -> dict[str, Any]:
+    """Return the items of ``config`` whose keys are in ``names``; warn of the others, which a newer version wrote."""
+    if unknown := sorted(config.keys() - names):
+        logger.warning("ignoring unknown keys %s of the config in %s", unknown, folder)
+    return {key: value for key, value in config.items() if key in names}
+
+
+def _load_weights(module: nn.Module, folder: Path, options: LoadOptions) -> None:
+    if (path := folder / "model.safetensors").exists():
+        weights = load_file(path)
+    elif (path := folder / "pytorch_model.bin").exists() and options.allow_pickle:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    else:
+        raise FileNotFoundError(f"{str(folder)!r} must hold model.safetensors")
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {str(path)!r} do not fit: {error}") from error
