@@ -1,0 +1,67 @@
+"""Quantization by hand and against the peer."""
+
+import numpy as np
+import pytest
+import torch
+
+from sbert_ray.quantization import PRECISIONS, calibration_ranges, quantize_embeddings
+
+EMBEDDINGS = np.random.default_rng(0).standard_normal((150, 12)).astype(np.float32)
+RANGES = np.array([[0.0, -1.0], [255.0, -1.0]], np.float32)  # steps of 1, and of 0, which counts as 1
+
+
+def test_codes_by_hand() -> None:
+    rows = np.array([[0.0, -1.0], [254.9, 3.5], [300.0, -2.0]], np.float32)
+    assert quantize_embeddings(rows, "uint8", RANGES).tolist() == [[0, 0], [254, 4], [255, 0]]
+    assert quantize_embeddings(rows, "int8", RANGES).tolist() == [[-128, -128], [126, -124], [127, -128]]
+
+
+def test_bits_by_hand() -> None:
+    row = np.array([[1.0, -1.0, 0.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0]])  # 9 bits: the last one starts a byte
+    assert quantize_embeddings(row, "ubinary").tolist() == [[0b10011111, 0b10000000]]
+    assert quantize_embeddings(row, "binary").tolist() == [[0b10011111 - 128, 0]]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, list], ids=["array", "tensor", "list"])
+def test_agrees_with_the_peer(precision: str, kind: object) -> None:
+    peer = pytest.importorskip("sentence_transformers.util").quantize_embeddings
+    for options in ({}, {"calibration_embeddings": EMBEDDINGS[:120] * 0.5}, {"ranges": calibration_ranges(EMBEDDINGS)}):
+        ours, theirs = (f(kind(EMBEDDINGS), precision, **options) for f in (quantize_embeddings, peer))
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
+
+
+def test_matrices_of_a_list_share_their_ranges() -> None:
+    peer = pytest.importorskip("sentence_transformers.util").quantize_embeddings
+    matrices = [EMBEDDINGS[:100], EMBEDDINGS[100:]]
+    for ours, theirs in zip(quantize_embeddings(matrices, "int8"), peer(matrices, "int8"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_half_precision_is_read_as_it_is() -> None:
+    half = torch.tensor(EMBEDDINGS).bfloat16()
+    np.testing.assert_array_equal(quantize_embeddings(half, "uint8"), quantize_embeddings(half.float(), "uint8"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_no_rows_stay_no_rows(precision: str) -> None:
+    assert len(quantize_embeddings(np.empty((0, 16), np.float32), precision)) == 0
+
+
+def test_few_rows_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    quantize_embeddings(EMBEDDINGS[:10], "int8")
+    assert "int8 ranges come from 10 embeddings only" in caplog.text
+
+
+def test_errors_say_what_is_needed() -> None:
+    with pytest.raises(ValueError, match="unknown precision 'int4'; known precisions are"):
+        quantize_embeddings(EMBEDDINGS, "int4")
+    with pytest.raises(ValueError, match="int8 of a single embedding needs ranges or calibration_embeddings"):
+        quantize_embeddings(EMBEDDINGS[:1], "int8")
+    with pytest.raises(ValueError, match="embeddings must be floats, got int8"):
+        quantize_embeddings(torch.zeros(3, 2, dtype=torch.int8), "binary")
+    with pytest.raises(
+        ValueError, match=r"ranges need at least two embeddings \(N, D\), got an array of shape \(1, 12\)"
+    ):
+        calibration_ranges(EMBEDDINGS[:1])
