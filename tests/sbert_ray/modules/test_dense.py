@@ -46,7 +46,7 @@ def test_a_config_cannot_name_other_code(path: str, tmp_path: Path) -> None:
     Dense(2, 3).save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"activation_function": path}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="activation_function must be a module of torch.nn"):
+    with pytest.raises(ValueError, match=r"activation_function must be a module of torch\.nn"):
         Dense.load(tmp_path, LoadOptions())
 
 
@@ -61,10 +61,10 @@ def test_warns_of_keys_that_it_does_not_know(tmp_path: Path, caplog: pytest.LogC
 def test_names_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     Dense(2, 3).save(tmp_path)
     (tmp_path / "config.json").write_text('{"in_features": 2}')
-    with pytest.raises(ValueError, match="does not fit Dense: .*out_features"):
+    with pytest.raises(ValueError, match=r"does not fit Dense: .*out_features"):
         Dense.load(tmp_path, LoadOptions())
     (tmp_path / "config.json").write_text('{"in_features": 5, "out_features": 3}')
-    with pytest.raises(ValueError, match="weights in .*model.safetensors' do not fit"):
+    with pytest.raises(ValueError, match=r"weights in .*model\.safetensors' do not fit"):
         Dense.load(tmp_path, LoadOptions())
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"must hold model\.safetensors"):

