@@ -34,7 +34,7 @@ class DeviceProfile:
 
 
 # cpu: measured with benchmarks/encode.py on one core. cuda: an estimate, no GPU at hand.
-DEVICE_PROFILES = {"cpu": DeviceProfile(4096, 32), "cuda": DeviceProfile(65536, 2048)}
+DEVICE_PROFILES = {"cpu": DeviceProfile(4096, 16), "cuda": DeviceProfile(65536, 2048)}
 
 
 @dataclass(frozen=True)

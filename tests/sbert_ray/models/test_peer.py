@@ -1,0 +1,265 @@
+"""The peer as the oracle: the same checkpoints, read and written on both sides, give the same embeddings."""
+
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
+
+from sbert_ray import SentenceTransformer
+from sbert_ray.modules import Dense, Dropout, LayerNorm, Normalize, Pooling
+
+peer = pytest.importorskip("sentence_transformers")
+peer_modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+
+WORDS = "a the cat dog sat ran on mat fast slow red blue".split()
+TEXTS = ["a cat", "the fast dog ran on the mat", "red", "zebra crossing", "the " * 50, "a cat", "the dog sat on a mat"]
+
+
+def load_peer(folder: Path, **options: Any) -> Any:
+    return peer.SentenceTransformer(str(folder), device="cpu", **options)
+
+
+def load(folder: Path, **options: Any) -> SentenceTransformer:
+    return SentenceTransformer(str(folder), device="cpu", **options)
+
+
+def real_texts(longest: int = 300) -> list[str]:
+    """Summaries and paragraphs of descriptions of the installed packages, and texts that are odd."""
+    texts = ["", " ", "\n\t", "a", "!" * 300, "\u4f60\u597d" * 40, "na\u00efve caf\u00e9 \U0001f642", "word " * 600]
+    for package in importlib.metadata.distributions():
+        texts.append(package.metadata["Summary"] or "")
+        texts += [text[:longest] for text in (package.metadata.get_payload() or "").split("\n\n")[:4]]
+    return texts[:300]
+
+
+@pytest.fixture(scope="module")
+def minilms(minilm: Path) -> tuple[SentenceTransformer, Any]:
+    """MiniLM on our side and on the peer's."""
+    return load(minilm), load_peer(minilm)
+
+
+def test_minilm_agrees_on_real_texts(minilms: tuple[SentenceTransformer, Any]) -> None:
+    texts = real_texts()
+    assert len(texts) == 300
+    ours, theirs = (model.encode(texts) for model in minilms)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_precisions_agree(precision: str, minilms: tuple[SentenceTransformer, Any]) -> None:
+    texts = [text[:40] for text in real_texts()[8:110]]
+    ours, theirs = (model.encode(texts, precision=precision) for model in minilms)
+    assert ours.dtype == theirs.dtype
+    # A value on the edge between two codes may fall to either side.
+    assert (ours != theirs).mean() < 1e-3
+
+
+@pytest.mark.parametrize("options", [{"truncate_dim": 32, "normalize_embeddings": True}, {"prompt": "query: "}])
+def test_options_agree(options: dict[str, Any], minilms: tuple[SentenceTransformer, Any]) -> None:
+    ours, theirs = (model.encode(real_texts()[:20], **options) for model in minilms)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def word_tokenizer(left: bool = False, template: str | None = "<s> $A </s>", types: bool = False) -> Any:
+    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS])}
+    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    if template:
+        core.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 2)])
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        padding_side="left" if left else "right",
+        model_max_length=24,
+        model_input_names=["input_ids", *(["token_type_ids"] if types else []), "attention_mask"],
+    )
+
+
+SIZES = {"vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+LLAMA = transformers.LlamaConfig(**SIZES, num_key_value_heads=1, max_position_embeddings=40, pad_token_id=1)
+ARCHITECTURES: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
+    "bert with types": (
+        transformers.BertConfig(**SIZES, max_position_embeddings=40),
+        transformers.BertModel,
+        lambda: word_tokenizer(types=True),
+    ),
+    "roberta": (
+        transformers.RobertaConfig(**SIZES, max_position_embeddings=40, pad_token_id=1),
+        transformers.RobertaModel,
+        word_tokenizer,
+    ),
+    "mpnet": (
+        transformers.MPNetConfig(**SIZES, max_position_embeddings=40, pad_token_id=1),
+        transformers.MPNetModel,
+        word_tokenizer,
+    ),
+    "distilbert": (
+        transformers.DistilBertConfig(
+            vocab_size=16, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=40
+        ),
+        transformers.DistilBertModel,
+        word_tokenizer,
+    ),
+    "modernbert, local attention": (
+        transformers.ModernBertConfig(
+            **SIZES, max_position_embeddings=40, local_attention=4, pad_token_id=1, global_attn_every_n_layers=2
+        ),
+        transformers.ModernBertModel,
+        word_tokenizer,
+    ),
+    "t5": (
+        transformers.T5Config(vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2),
+        transformers.T5ForConditionalGeneration,
+        lambda: word_tokenizer(template="$A </s>"),
+    ),
+    "llama, last token, left": (
+        LLAMA,
+        transformers.LlamaForCausalLM,
+        lambda: word_tokenizer(left=True, template="<s> $A"),
+    ),
+    "llama, last token, right": (LLAMA, transformers.LlamaForCausalLM, lambda: word_tokenizer(template="<s> $A")),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("max_batch_tokens", [None, 7])
+def test_plain_checkpoints_agree(name: str, max_batch_tokens: int | None, tmp_path: Path) -> None:
+    config, architecture, tokenizer = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    architecture(config).eval().save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    ours, theirs = load(tmp_path), load_peer(tmp_path)
+    assert ours.max_seq_length == theirs.max_seq_length
+    assert ours[1].pooling_mode == theirs[1].pooling_mode == ("lasttoken" if "last token" in name else "mean")
+    embeddings = ours.encode(TEXTS, max_batch_tokens=max_batch_tokens)
+    np.testing.assert_allclose(embeddings, theirs.encode(TEXTS), atol=2e-6)
+
+
+def test_a_causal_model_without_special_tokens_takes_empty_texts(tmp_path: Path) -> None:
+    transformers.LlamaForCausalLM(LLAMA).save_pretrained(tmp_path)
+    word_tokenizer(template=None).save_pretrained(tmp_path)
+    embeddings = load(tmp_path).encode(["a cat", "", "the dog"])
+    assert np.isfinite(embeddings).all()
+    assert not embeddings[1].any()
+
+
+def chain(tiny_checkpoint: Path) -> list[Any]:
+    [transformer, *_] = load(tiny_checkpoint)
+    return [
+        transformer,
+        Pooling(16, ["cls", "mean"], include_prompt=False),
+        Dense(32, 12, activation_function=nn.GELU(), use_residual=True),
+        LayerNorm(12),
+        Dropout(0.3),
+        Dense(12, 8, bias=False, module_output_name="sentence_embedding"),
+        Normalize(),
+    ]
+
+
+SETTINGS = {"prompts": {"query": "a red ", "poem": "the "}, "default_prompt_name": "poem", "similarity_fn_name": "dot"}
+
+
+def test_the_peer_loads_what_we_save(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ours = SentenceTransformer(modules=chain(tiny_checkpoint), device="cpu", truncate_dim=6, **SETTINGS)
+    ours.save_pretrained(str(tmp_path))
+    theirs = load_peer(tmp_path)
+    assert [type(module).__name__ for module in theirs] == [type(module).__name__ for module in ours]
+    assert theirs.prompts == ours.prompts == {"query": "a red ", "document": "", "poem": "the "}
+    for name in ("default_prompt_name", "similarity_fn_name", "truncate_dim", "max_seq_length"):
+        assert getattr(theirs, name) == getattr(ours, name)
+    for options in ({}, {"prompt_name": "query"}, {"prompt": ""}):
+        np.testing.assert_allclose(ours.encode(TEXTS, **options), theirs.encode(TEXTS, **options), atol=1e-6)
+    np.testing.assert_array_equal(load(tmp_path).encode(TEXTS), ours.encode(TEXTS))
+
+
+def test_we_load_what_the_peer_saves(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    modules = [
+        load_peer(tiny_checkpoint)[0],
+        peer_modules.Pooling(16, ("max", "weightedmean"), include_prompt=False),
+        peer_modules.Dense(32, 12, use_residual=True),
+        peer_modules.LayerNorm(12),
+        peer_modules.Dropout(0.3),
+        peer_modules.Dense(12, 12, activation_function=None, use_residual=True),
+        peer_modules.Normalize(),
+    ]
+    theirs = peer.SentenceTransformer(modules=modules, device="cpu", truncate_dim=6, **SETTINGS)
+    theirs.max_seq_length = 20
+    theirs.save_pretrained(str(tmp_path))
+    ours = load(tmp_path)
+    assert [type(module).__name__ for module in ours] == [type(module).__name__ for module in theirs]
+    for name in ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim", "max_seq_length"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    for options in ({}, {"prompt_name": "query"}, {"prompt": ""}):
+        np.testing.assert_allclose(ours.encode(TEXTS, **options), theirs.encode(TEXTS, **options), atol=1e-6)
+
+
+def test_minilm_survives_both_ways(minilms: tuple[SentenceTransformer, Any], tmp_path: Path) -> None:
+    ours, theirs = minilms
+    texts = real_texts()[:10]
+    expected = theirs.encode(texts)
+    ours.save_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(str(tmp_path / "theirs"))
+    for saved in (load_peer(tmp_path / "ours"), load(tmp_path / "ours"), load(tmp_path / "theirs")):
+        assert saved.max_seq_length == 256
+        np.testing.assert_allclose(saved.encode(texts), expected, atol=1e-6)
+    names = {
+        name: {p.relative_to(tmp_path / name).as_posix() for p in (tmp_path / name).rglob("*.json")}
+        for name in ("ours", "theirs")
+    }
+    assert names["ours"] == names["theirs"]
+    for name in ("modules.json", "sentence_bert_config.json", "1_Pooling/config.json", "2_Normalize/config.json"):
+        assert json.loads((tmp_path / "ours" / name).read_text()) == json.loads(
+            (tmp_path / "theirs" / name).read_text()
+        )
+
+
+@pytest.mark.parametrize("config_name", ["sentence_bert_config.json", "sentence_roberta_config.json"])
+def test_legacy_checkpoints_agree(config_name: str, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_checkpoint, tmp_path, dirs_exist_ok=True)
+    entries = json.loads((tmp_path / "modules.json").read_text())
+    for entry in entries:
+        entry["type"] = f"sentence_transformers.models.{entry['type'].rpartition('.')[2]}"
+    (tmp_path / "modules.json").write_text(json.dumps(entries))
+    (tmp_path / "sentence_bert_config.json").unlink()
+    (tmp_path / config_name).write_text('{"max_seq_length": 7, "do_lower_case": true}')
+    shutil.rmtree(tmp_path / "2_Normalize")  # old checkpoints lack it
+    flags = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True}
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 16} | flags))
+    assert load(tmp_path).max_seq_length == 7
+    texts = [*TEXTS, "THE CAT"]
+    np.testing.assert_allclose(load(tmp_path).encode(texts), load_peer(tmp_path).encode(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_checkpoints_run_in_float32_on_a_cpu(
+    dtype: torch.dtype, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    model = load(tiny_checkpoint).to(dtype)
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.dtype == torch.float32
+    theirs = load_peer(tmp_path, model_kwargs={"dtype": "float32"})
+    np.testing.assert_allclose(loaded.encode(TEXTS), theirs.encode(TEXTS), atol=1e-6)
+
+
+def test_a_dtype_that_is_asked_for_holds_for_all_modules(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    SentenceTransformer(modules=chain(tiny_checkpoint), device="cpu").save_pretrained(tmp_path)
+    ours = load(tmp_path, model_kwargs={"dtype": "float16"})
+    assert {parameter.dtype for parameter in ours.parameters()} == {torch.float16}
+    embeddings = ours.encode(TEXTS)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, load_peer(tmp_path).encode(TEXTS), atol=5e-3)
