@@ -13,7 +13,7 @@ from markupsafe import Markup
 from jobs import charts
 
 UNKNOWN = "\N{EN DASH}"
-PHASES = ("read", "tokenize", "wait", "compute", "write")
+PHASES = ("read", "tokenize", "compute", "write")  # "wait" overlaps with "compute", so it is no part of a sum
 
 
 class Figure(NamedTuple):
@@ -47,6 +47,7 @@ def render_html(report: dict[str, Any]) -> str:
             lengths_chart=charts.histogram(lengths["edges"], lengths["counts"], title="Texts by number of tokens"),
             phases_chart=charts.stacked_bar(phases, title="Time of the workers", format_value=duration),
             phases=_parts(phases),
+            busy=_busy(report),
         )
     )
 
@@ -143,6 +144,13 @@ def _parts(phases: list[tuple[str, float]]) -> list[Part]:
     return [Part(phase, duration(seconds), percent(seconds / total if total else None)) for phase, seconds in phases]
 
 
+def _busy(report: dict[str, Any]) -> float | None:
+    """Return the share of the time after start-up in which the workers' devices computed."""
+    seconds = report["seconds"]
+    available = (seconds["wall"] - seconds["startup"]) * len(report["workers"])
+    return min(seconds["compute"] / available, 1.0) if available > 0 else None
+
+
 def _figures(report: dict[str, Any]) -> list[Figure]:
     rows, tokens, throughput, seconds = (report[key] for key in ("rows", "tokens", "throughput", "seconds"))
     driver_peak = num_bytes(report["driver"]["peak_memory_bytes"] or None)
@@ -150,7 +158,7 @@ def _figures(report: dict[str, Any]) -> list[Figure]:
     peak = max((worker["peak_memory_bytes"] or 0 for worker in report["workers"]), default=None)
     resumed = f", {number(rows['resumed'])} of them by earlier runs" if rows["resumed"] else ""
     figures = [
-        Figure("Rows", large(rows["output"]), f"of {large(rows['input'])} in the input{resumed}"),
+        Figure("Rows", large(rows["output"]), f"of {large(rows['input'])} read{resumed}"),
         Figure("Rows per second", number(throughput["rows_per_second"]), workers),
         Figure("Tokens per second", large(throughput["tokens_per_second"]), f"{large(tokens['real'])} tokens in all"),
         Figure("Padding", percent(report["padding_share"]), f"{large(tokens['padded'])} positions computed"),

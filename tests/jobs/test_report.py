@@ -127,6 +127,7 @@ def test_page_shows_the_figures():
         "$1.50",
         "213 MB",
         "77 truncated to 256",
+        "computed 93.9% of",
     ):
         assert figure in text, figure
     assert "keep columns" in text
