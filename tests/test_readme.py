@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from jobs.embed import EmbedJob
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 README = (ROOT / "README.md").read_text()
@@ -12,6 +14,39 @@ README = (ROOT / "README.md").read_text()
 
 def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def option_table() -> str:
+    """Return the options of the embed job as docs/embed.md has them."""
+    lines = ["| option | default | what |", "|---|---|---|"]
+    for name, field in EmbedJob.model_fields.items():
+        default = "required" if field.is_required() else shown(field.default)
+        lines.append(f"| `--{name.replace('_', '-')}` | {default} | {field.description} |")
+    return "\n".join([*lines, ""])
+
+
+def shown(default: object) -> str:
+    if default is None or default == ():
+        return "none"
+    return f"`{' '.join(default) if isinstance(default, tuple) else default}`"
+
+
+def test_option_table_is_that_of_the_job():
+    page = ROOT / "docs" / "embed.md"
+    table = page.read_text().partition("<!-- options: tests/test_readme.py checks them -->\n")[2]
+    assert table == option_table(), "replace the table by what this test expects"
+
+
+def test_options_in_the_readme_exist():
+    known = {f"--{name.replace('_', '-')}" for name in EmbedJob.model_fields} | {"--config"}
+    rows = [line for line in README.splitlines() if line.startswith("| ") and "`--" in line]
+    assert {option for row in rows for option in re.findall(r"--[a-z-]+", row)} <= known
+
+
+def test_config_in_the_readme_is_valid(tmp_path):
+    path = tmp_path / "embed.yaml"
+    path.write_text(blocks("yaml")[0])
+    assert EmbedJob.from_argv(["--config", str(path)]).num_workers == 8
 
 
 def test_quickstart_prints_what_it_says(capsys):
