@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sbert_ray.models.sentence_transformer import SentenceTransformer
+    from sbert_ray.similarity import SimilarityFunction
 
 __version__ = "0.1.0"
 
-__all__ = ["SentenceTransformer", "__version__"]
+__all__ = ["SentenceTransformer", "SimilarityFunction", "__version__"]
 
-_MODELS = {"SentenceTransformer": "sbert_ray.models.sentence_transformer"}
+_HOMES = {
+    "SentenceTransformer": "sbert_ray.models.sentence_transformer",
+    "SimilarityFunction": "sbert_ray.similarity",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODELS:
-        return getattr(import_module(_MODELS[name]), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Texts to token ids, by the tokenizer's Rust core where that is known to give what the tokenizer gives."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from threading import Lock
 from typing import Any
 
@@ -12,6 +13,8 @@ from sbert_ray.inference.tokenized import TokenizedTexts
 
 CHUNK_ROWS = 1000
 """Texts tokenized at a time: enough to feed every thread of the Rust core, few enough to bound its memory."""
+CHUNK_CHARS = 2_000_000
+"""Characters tokenized at a time; the Rust core keeps the tokens that it cuts off, too."""
 
 _NO_LIMIT = int(1e29)  # transformers' model_max_length of tokenizers without a limit is 1e30
 _OVERRIDABLE = ("__call__", "_encode_plus", "_convert_encoding", "_switch_to_input_mode", "set_truncation_and_padding")
@@ -44,8 +47,8 @@ class TextTokenizer:
         ids: list[NDArray[np.int32]] = []
         type_ids: list[NDArray[np.int32]] = []
         lengths: list[int] = []
-        for start in range(0, len(texts), CHUNK_ROWS):
-            rows, row_types = self._encode(list(texts[start : start + CHUNK_ROWS]), start)
+        for start, end in _chunks(texts):
+            rows, row_types = self._encode(list(texts[start:end]), start)
             lengths.extend(map(len, rows))
             ids.append(_flat(rows))
             type_ids.append(_flat(row_types))
@@ -98,8 +101,19 @@ class TextTokenizer:
         return len(ids) - int(bool(ids) and ids[-1] in self.tokenizer.all_special_ids)
 
 
+def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    start = num_chars = 0
+    for row, text in enumerate(texts):
+        if row - start >= CHUNK_ROWS or (row > start and num_chars + len(text) > CHUNK_CHARS):
+            yield start, row
+            start, num_chars = row, 0
+        num_chars += len(text)
+    if start < len(texts):
+        yield start, len(texts)
+
+
 def _flat(rows: Iterable[Iterable[int]]) -> NDArray[np.int32]:
-    return np.fromiter((token for row in rows for token in row), np.int32)
+    return np.fromiter(chain.from_iterable(rows), np.int32)
 
 
 def _joined(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:

@@ -177,7 +177,10 @@ def _check_weights(folder: Path, allow_pickle: bool) -> None:
             "If you trust it, convert it once: "
             'SentenceTransformer(FOLDER, model_kwargs={"use_safetensors": False}).save_pretrained(NEW_FOLDER)'
         )
-    raise FileNotFoundError(f"{str(folder)!r} has no weights: it lacks model.safetensors")
+    raise FileNotFoundError(
+        f"{str(folder)!r} has no weights: it lacks model.safetensors. Pickles are fetched from the hub only with "
+        'model_kwargs={"use_safetensors": False}'
+    )
 
 
 def _module_config(folder: Path, entry: ModuleEntry) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 CLASSIC_MODELS = frozenset(  # names without an owner that the hub knows; any other short name is sentence-transformers/
@@ -36,8 +37,13 @@ class Checkpoint:
     name: str
     """As the user gave it."""
     folder: Path
-    revision: str
-    """The hub's commit, or ``sha256:`` and the digest of the local folder's files."""
+    commit: str | None = None
+    """The hub's commit; None for a local folder."""
+
+    @cached_property
+    def revision(self) -> str:
+        """The hub's commit, or ``sha256:`` and the digest of the local folder's files, which takes reading them."""
+        return self.commit or folder_digest(self.folder)
 
 
 def resolve_checkpoint(
@@ -68,7 +74,7 @@ def resolve_checkpoint(
     if path.is_dir():
         if revision is not None:
             raise ValueError(f"revision must be None for the local folder {name!r}, got {revision!r}")
-        return Checkpoint(name, path.resolve(), folder_digest(path))
+        return Checkpoint(name, path.resolve())
     if path.exists():
         raise NotADirectoryError(f"a model must be a folder or a hub id, {name!r} is a file")
     if name.count("/") > 1 or path.is_absolute() or name.startswith("."):

@@ -62,8 +62,9 @@ def test_counts_the_tokens_of_the_prompt(minilm: Path) -> None:
 def test_chunks_do_not_show(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenize = TextTokenizer(AutoTokenizer.from_pretrained(minilm))
     whole = tokenize(TEXTS)
-    monkeypatch.setattr("sbert_ray.inference.tokenization.CHUNK_ROWS", 2)
-    parts = tokenize(TEXTS)
-    np.testing.assert_array_equal(parts.ids, whole.ids)
-    np.testing.assert_array_equal(parts.offsets, whole.offsets)
+    for name, limit in {"CHUNK_ROWS": 2, "CHUNK_CHARS": 30}.items():
+        monkeypatch.setattr(f"sbert_ray.inference.tokenization.{name}", limit)
+        parts = tokenize(TEXTS)
+        np.testing.assert_array_equal(parts.ids, whole.ids)
+        np.testing.assert_array_equal(parts.offsets, whole.offsets)
     assert len(tokenize([])) == 0
