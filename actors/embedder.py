@@ -1,7 +1,8 @@
 """The dense embedding worker."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 import sbert_ray
-from actors.worker import Beat, Stopwatch, UnitWorker
+from actors.worker import LENGTH_EDGES, Beat, Stopwatch, UnitWorker
 from sbert_ray.data.dataset import RowReader
+from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import Rows, strings
 from sbert_ray.data.sink import with_metadata
 from sbert_ray.data.units import Unit
+from sbert_ray.models.checkpoint import resolve_checkpoint
 from sbert_ray.quantization import calibration_ranges, quantize_embeddings
 
 if TYPE_CHECKING:
+    from sbert_ray.inference.engine import EmbedRun
     from sbert_ray.inference.tokenized import TokenizedTexts
-    from sbert_ray.models.sentence_transformer import EmbedRun, SentenceTransformer
+    from sbert_ray.models.sentence_transformer import SentenceTransformer
 
-LENGTH_EDGES = (*range(0, 128, 8), *range(128, 512, 32), 512, 1024, 2048, 4096, 8192, 16384, 32768, 2**30)
-"""Bounds of the token-length histogram."""
 CALIBRATION = "calibration"
 """Fact of the manifest that holds the ranges for int8 and uint8."""
 VERSIONS = ("sbert-ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
@@ -50,6 +52,7 @@ class EmbedderConfig:
         num_threads: CPU threads of this worker; None leaves them as they are.
         trust_remote_code: run code from the checkpoint.
         local_files_only: never ask the hub.
+        facts: what the driver found out about the model, for the metadata of the output.
     """
 
     model: str
@@ -68,6 +71,7 @@ class EmbedderConfig:
     num_threads: int | None = None
     trust_remote_code: bool = False
     local_files_only: bool = False
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 class Embedder(UnitWorker):
@@ -175,23 +179,17 @@ class Embedder(UnitWorker):
 
     @cached_property
     def _ranges(self) -> NDArray[np.float32]:
-        import json
-
         found = json.loads(self.storage.read(f"_manifest/{CALIBRATION}.json"))
         return np.array([found["min"], found["max"]], dtype=np.float32)
 
     @cached_property
     def metadata(self) -> dict[str, object]:
         """What made the embeddings, for the Parquet key-value metadata; equal in every file of an output."""
-        facts = self.model.describe()
         return {
-            "model": self.config.model,
+            **self.config.facts,
             "revision": self.config.revision,
             "prompt": self.config.prompt,
-            "dimension": self.config.truncate_dim or facts["dimension"],
-            "pooling": facts["pooling"],
-            "normalized": self.config.normalize or facts["normalized"],
-            "similarity": facts["similarity"],
+            "dimension": self.config.truncate_dim or self.model.get_embedding_dimension(),
             "max_seq_length": self.model.max_seq_length,
             "precision": self.config.precision,
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -204,9 +202,17 @@ class Embedder(UnitWorker):
 
 
 def load_model(config: EmbedderConfig) -> "SentenceTransformer":
-    """Load the model, with the number of threads that this worker may use."""
+    """Load the model, with the number of threads that this worker may use.
+
+    Raises:
+        InputError: if a folder on this machine is not the model that the run was planned with.
+    """
     from sbert_ray.inference.threads import limit_threads
 
+    if config.is_local and (found := resolve_checkpoint(config.model).revision) != config.revision:
+        raise InputError(
+            f"the model folder {config.model} is {found} on this node, but the run began with {config.revision}"
+        )
     if config.num_threads is not None:
         limit_threads(config.num_threads)
     model = sbert_ray.SentenceTransformer(

@@ -28,6 +28,8 @@ Beat = Callable[[int], None]
 MAX_FAILURES = 16
 """Rows of a unit that may fail one by one; more mean that something other than the rows is wrong."""
 SHOWN = 20
+LENGTH_EDGES = (*range(0, 128, 8), *range(128, 513, 32), 1024, 2048, 4096, 8192, 16384, 32768, 2**30)
+"""Bounds of the token-length histograms in reports."""
 
 
 @dataclass
@@ -135,7 +137,7 @@ class UnitWorker(ABC):
             with watch.stage("write"):
                 committed = output.commit()
         totals["seconds"] = dict(watch.seconds)
-        memory = _peak_memory()
+        memory = peak_memory_bytes()
         return UnitReport(committed, totals, output.bad[:SHOWN], self.name, memory, time.time())
 
     def positions(self, unit: Unit, beat: Beat) -> list[int]:
@@ -224,7 +226,7 @@ def _sum(a: Any, b: Any) -> Any:
     return np.add(a, b).tolist() if isinstance(a, list) else a + b
 
 
-def _peak_memory() -> int:
+def peak_memory_bytes() -> int:
     """Return the most memory that this process has held, in bytes."""
     info = psutil.Process().memory_info()
     if hasattr(info, "peak_wset"):

@@ -1,0 +1,211 @@
+"""The embedding job.
+
+ray job submit --working-dir . -- python -m jobs.embed --config embed.yaml
+"""
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+from tokenizers import Tokenizer
+
+from actors.embedder import CALIBRATION, Embedder, EmbedderConfig
+from actors.pool import Pool
+from actors.worker import UnitWorker
+from jobs.unit_job import Run, UnitJob
+from sbert_ray.data.dataset import Dataset, RowReader
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.rows import strings
+from sbert_ray.models.checkpoint import Checkpoint, CheckpointInfo, describe_checkpoint, resolve_checkpoint
+
+CALIBRATION_UNITS = 16
+SAMPLE_ROWS = 512
+SHARED = (
+    "id_column",
+    "keep_columns",
+    "normalize",
+    "truncate_dim",
+    "precision",
+    "dtype",
+    "max_seq_length",
+    "max_batch_tokens",
+)
+"""Settings that change results and that the worker knows by the same names."""
+
+
+class EmbedJob(UnitJob):
+    """Embed the texts of a dataset with a dense model.
+
+    The output has a Parquet file per unit of work in its folder `data`: ids, kept columns and `embedding`, a list of
+    fixed size, in the order of the input.
+    """
+
+    command: ClassVar[str] = "embed"
+
+    model: str = Field(description="checkpoint folder, on a path that every node sees, or id of a model on the hub")
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    text_column: tuple[str, ...] = Field(
+        default=("text",), min_length=1, description="column(s) to embed; several are joined by a line feed"
+    )
+    id_column: str | None = Field(
+        default=None, description="column to copy; none: source_file and source_position tell rows apart"
+    )
+    keep_columns: tuple[str, ...] = Field(default=(), description="further columns to copy")
+    prompt: str | None = Field(default=None, description="text to put before each text")
+    prompt_name: str | None = Field(default=None, description="the same, by its name in the model's config")
+    normalize: bool = Field(default=False, description="scale embeddings to length 1")
+    truncate_dim: PositiveInt | None = Field(default=None, description="keep so many leading dimensions")
+    precision: Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"] = Field(
+        default="float32", description="type of the embeddings in the output"
+    )
+    calibration_rows: PositiveInt = Field(
+        default=4096, description="rows whose embeddings set the ranges of int8 and uint8, for all units alike"
+    )
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        default=None, description="type of the weights; none: float32 on CPUs, as stored on GPUs"
+    )
+    max_seq_length: PositiveInt | None = Field(
+        default=None, description="cut texts to so many tokens; none: the model's"
+    )
+    max_batch_tokens: PositiveInt | None = Field(
+        default=None, description="tokens, padding included, per forward pass; none: what suits the device"
+    )
+    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
+    local_files_only: bool = Field(default=False, description="use only what was downloaded before, on each node")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.prompt is not None and self.prompt_name is not None:
+            raise ValueError("give prompt or prompt_name, not both")
+        names = [*([self.id_column] if self.id_column else ["source_file", "source_position"]), *self.keep_columns]
+        if repeated := {name for name in [*names, "embedding"] if [*names, "embedding"].count(name) > 1}:
+            raise ValueError(
+                f"column(s) {sorted(repeated)} would be in the output twice; see id_column and keep_columns"
+            )
+        return self
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint:
+        """The model on the driver's machine.
+
+        Raises:
+            InputError: if there is none.
+        """
+        try:
+            return resolve_checkpoint(
+                self.model, revision=self.revision, local_files_only=self.local_files_only, allow_pickle=False
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"--model: {error}") from error
+
+    @cached_property
+    def facts(self) -> CheckpointInfo:
+        """What the model's files tell.
+
+        Raises:
+            InputError: if something is wrong with them, or they do not fit the options.
+        """
+        try:
+            facts = describe_checkpoint(self.checkpoint.folder)
+        except (OSError, ValueError) as error:
+            raise InputError(f"--model: {error}") from error
+        dimension = facts.embedding_dimension
+        if dimension and self.truncate_dim and self.truncate_dim > dimension:
+            raise InputError(f"--truncate-dim must be at most the model's {dimension}, got {self.truncate_dim}")
+        width = self.truncate_dim or dimension
+        if width and width % 8 and self.precision in ("binary", "ubinary"):
+            raise InputError(f"--precision {self.precision} needs a dimension that 8 divides, got {width}")
+        return facts
+
+    @property
+    def resolved_prompt(self) -> str | None:
+        """The prompt itself.
+
+        Raises:
+            InputError: if the model has none of that name.
+        """
+        name = self.prompt_name or self.facts.default_prompt_name
+        if self.prompt is not None or name is None:
+            return self.prompt
+        if name not in self.facts.prompts:
+            raise InputError(f"--prompt-name: {self.model} has no prompt {name!r}; it has {sorted(self.facts.prompts)}")
+        return self.facts.prompts[name] or None
+
+    def open_dataset(self) -> Dataset:
+        """Open the input and check its columns and the model."""
+        copied = [*([self.id_column] if self.id_column else []), *self.keep_columns]
+        dataset = Dataset.open(self.input, self.text_column, copied)
+        self.settings()  # a bad model fails here, before anything starts
+        return dataset
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that change results."""
+        chosen = self.model_dump(mode="json", include={"text_column", *SHARED})
+        if self.precision in ("int8", "uint8"):
+            chosen["calibration_rows"] = self.calibration_rows
+        return {**chosen, "model_revision": self.checkpoint.revision, "prompt": self.resolved_prompt}
+
+    def worker(self, reader: RowReader) -> Callable[[], UnitWorker]:
+        """Return what builds an embedder."""
+        is_local = Path(self.model).is_dir()
+        config = EmbedderConfig(
+            model=str(Path(self.model).resolve()) if is_local else self.model,
+            revision=self.checkpoint.revision,
+            is_local=is_local,
+            text_columns=self.text_column,
+            prompt=self.resolved_prompt,
+            num_threads=None if self.num_gpus_per_worker else max(int(self.num_cpus_per_worker), 1),
+            trust_remote_code=self.trust_remote_code,
+            local_files_only=self.local_files_only,
+            facts={
+                "model": self.model,
+                "pooling": list(self.facts.pooling_modes),
+                "normalized": self.normalize or self.facts.is_normalized,
+                "similarity": self.facts.similarity_fn_name or "cosine",
+            },
+            **{name: getattr(self, name) for name in SHARED},
+        )
+        return partial(Embedder, reader, self.output, config)
+
+    def before(self, pool: Pool, run: Run) -> None:
+        """Find the ranges of int8 and uint8 once, over rows from all over the input."""
+        if self.precision not in ("int8", "uint8"):
+            return
+        plan = run.manifest.plan
+        step = max(plan.num_units // CALIBRATION_UNITS, 1)
+        units = [unit for unit in run.dataset.units(run.rows_per_unit, self.limit) if unit.index % step == 0]
+        rows_per_unit = -(-self.calibration_rows // len(units))
+        run.manifest.remember(CALIBRATION, lambda: pool.call("calibrate", units, rows_per_unit))
+
+    def estimates(self, dataset: Dataset, rows: int) -> dict[str, str]:
+        """Return the tokens of the input, estimated from a sample."""
+        tokenizer = self.checkpoint.folder / "tokenizer.json"
+        longest = self.max_seq_length or self.facts.max_seq_length or 2**30
+        lengths: list[int] = []
+        for sample in dataset.sample(self.text_column[0], SAMPLE_ROWS) if tokenizer.exists() else ():
+            texts = [text or "" for text in strings(sample.table[self.text_column[0]])[0]]
+            encodings = Tokenizer.from_file(str(tokenizer)).encode_batch(texts)
+            lengths += [min(sum(encoding.attention_mask), longest) for encoding in encodings]
+        if not lengths:
+            return {}
+        mean = sum(lengths) / len(lengths)
+        return {"tokens": f"about {mean * rows:,.0f}, from {len(lengths)} texts with {mean:.0f} on average"}
+
+    def describe_model(self) -> dict[str, Any]:
+        """Return what the report tells of the model."""
+        return {
+            "name": self.model,
+            "revision": self.checkpoint.revision,
+            "dimension": self.truncate_dim or self.facts.embedding_dimension,
+            "pooling": ", ".join(self.facts.pooling_modes),
+            "normalize": self.normalize or self.facts.is_normalized,
+            "precision": self.precision,
+            "prompt": self.resolved_prompt,
+            "max_seq_length": self.max_seq_length or self.facts.max_seq_length,
+        }
+
+
+if __name__ == "__main__":
+    EmbedJob.main()

@@ -1,0 +1,147 @@
+"""What every job is: a validated config that can run itself, from a YAML file and flags."""
+
+import argparse
+import logging
+import signal
+import sys
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+
+from actors.pool import PoolError, UnitFailedError
+from sbert_ray.data.errors import BusyError, Error, InputError, LeaseLostError
+
+logger = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FATAL = 2
+"""Bad input or options: mend them first."""
+EXIT_RETRYABLE = 75
+"""A passing failure (EX_TEMPFAIL): the same command again goes on where this one ended."""
+
+
+class StoppedError(Error, RuntimeError):
+    """The job was asked to stop by a signal."""
+
+
+class Job(BaseModel, ABC):
+    """A job's fields are its whole configuration: there is no other way to change what it does.
+
+    Values come from a YAML file (``--config``), then from flags, one per field, which win. A wrong value, an unknown
+    name or a missing field stops the job before anything starts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    command: ClassVar[str]
+    """Name of the job's sub-command."""
+
+    @abstractmethod
+    def run(self) -> int:
+        """Do the work and return the exit code."""
+
+    @classmethod
+    def parser(cls) -> argparse.ArgumentParser:
+        """Return the parser of the job's flags, one per field."""
+        parser = argparse.ArgumentParser(
+            prog=f"sbert-ray {cls.command}", description=cls.__doc__, argument_default=argparse.SUPPRESS
+        )
+        parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with any of the fields below")
+        for name, field in cls.model_fields.items():
+            default = "required" if field.is_required() else f"default: {_shown(field.default)}"
+            options = {"help": f"{field.description} ({default})".replace("%", "%%"), **_flag(field)}
+            parser.add_argument(*_names(name, field), dest=name, **options)
+        return parser
+
+    @classmethod
+    def from_argv(cls, argv: Sequence[str] | None = None) -> Self:
+        """Build the job from a config file and flags.
+
+        Raises:
+            InputError: that says for each wrong field what is wrong with it.
+        """
+        flags = vars(cls.parser().parse_args(argv))
+        config = flags.pop("config", None)
+        values = _read_config(config) if config else {}
+        try:
+            return cls.model_validate(values | flags)
+        except ValidationError as error:
+            problems = [f"  {_path(item['loc'])}: {item['msg']}" for item in error.errors()]
+            where = f" in {config} or the flags" if config else ""
+            raise InputError("\n".join([f"{len(problems)} wrong option(s){where}:", *problems])) from error
+
+    @classmethod
+    def main(cls, argv: Sequence[str] | None = None) -> NoReturn:
+        """Run the job from the command line and exit with its code."""
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+        signal.signal(signal.SIGTERM, _stop)
+        try:
+            sys.exit(cls.from_argv(argv).run())
+        except (InputError, UnitFailedError) as error:
+            logger.debug("the cause", exc_info=error)
+            _fail(error, EXIT_FATAL)
+        except (BusyError, LeaseLostError, StoppedError, PoolError, ConnectionError) as error:
+            _fail(error, EXIT_RETRYABLE)
+        except KeyboardInterrupt:
+            _fail(StoppedError("interrupted; the same command goes on from here"), EXIT_RETRYABLE)
+
+
+def _fail(error: BaseException, code: int) -> NoReturn:
+    sys.stderr.write(f"error: {error}\n")
+    sys.exit(code)
+
+
+def _stop(number: int, _frame: types.FrameType | None) -> NoReturn:
+    raise StoppedError(f"stopped by {signal.Signals(number).name}; the same command goes on from here")
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read the config file {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"the config file {path} must hold names and values, got {type(values).__name__}")
+    return {str(name).replace("-", "_"): value for name, value in values.items()}
+
+
+def _names(name: str, field: FieldInfo) -> list[str]:
+    """Return the flag, and its plural for a field that takes several values."""
+    flag = f"--{name.replace('_', '-')}"
+    return [flag, f"{flag}s"] if _takes_several(field) and not flag.endswith("s") else [flag]
+
+
+def _flag(field: FieldInfo) -> dict[str, Any]:
+    if field.annotation is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if _takes_several(field):
+        return {"action": "extend", "nargs": "+", "metavar": "VALUE"}
+    choices = [
+        choice for kind in _kinds(field) if typing.get_origin(kind) is typing.Literal for choice in kind.__args__
+    ]
+    return {"choices": choices} if choices else {"metavar": "VALUE"}
+
+
+def _takes_several(field: FieldInfo) -> bool:
+    return any(typing.get_origin(kind) is tuple for kind in _kinds(field))
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    annotation = field.annotation
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _shown(default: object) -> object:
+    return " ".join(map(str, default)) or "none" if isinstance(default, tuple) else default
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    name = "--" + str(location[0]).replace("_", "-") if location else "options"
+    return name + "".join(f"[{part}]" for part in location[1:])

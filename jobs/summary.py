@@ -1,0 +1,211 @@
+"""A run's records, added up one by one into its report, in memory that does not grow with them."""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+from typing import Any
+
+from actors.worker import LENGTH_EDGES, UnitReport, peak_memory_bytes
+from sbert_ray.data.manifest import Record
+from sbert_ray.data.rows import BadRow
+
+MAX_BINS = 200
+MAX_SHOWN = 100
+MAX_WORKERS = 1000
+COUNTS = ("rows", "tokens", "padded_tokens", "empty_texts", "truncated_texts", "duplicate_ids")
+VERSIONS = ("sbert-ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "fsspec")
+PHASES = ("read", "tokenize", "wait", "compute", "write")
+
+
+def record_of(unit: int, report: UnitReport, run: int, attempts: int) -> Record:
+    """Return the manifest's record of a finished unit."""
+    stats = report.stats | {
+        "worker": report.worker,
+        "peak_memory_bytes": report.peak_memory_bytes,
+        "finished": report.finished,
+        "bad": [asdict(row) for row in report.bad],
+    }
+    return Record(unit, **asdict(report.committed), run=run, attempts=attempts, stats=stats)
+
+
+@dataclass
+class Timeline:
+    """Counts over time, in bins that double in width when there are too many."""
+
+    width: float = 1.0
+    bins: dict[int, list[float]] = field(default_factory=dict)
+
+    def add(self, seconds: float, counts: Iterable[float]) -> None:
+        """Count something at a time since the start."""
+        index = max(int(seconds / self.width), 0)
+        while index >= MAX_BINS:
+            merged: dict[int, list[float]] = {}
+            for old, values in self.bins.items():
+                merged[old // 2] = [
+                    a + b for a, b in zip(values, merged.get(old // 2, [0.0] * len(values)), strict=True)
+                ]
+            self.bins, self.width = merged, self.width * 2
+            index = max(int(seconds / self.width), 0)
+        counts = list(counts)
+        self.bins[index] = [a + b for a, b in zip(counts, self.bins.get(index, [0.0] * len(counts)), strict=True)]
+
+    def rates(self, end: float) -> list[tuple[float, list[float]]]:
+        """Return the middle of each bin up to ``end`` and its counts per second; bins without counts are zeros."""
+        width = self.width
+        while end / width > MAX_BINS / 4:
+            width *= 2  # a bin of the width of a unit or two would show units, not speed
+        coarse: dict[int, list[float]] = {}
+        for index, values in self.bins.items():
+            place = int(index * self.width / width)
+            coarse[place] = [a + b for a, b in zip(values, coarse.get(place, [0.0] * len(values)), strict=True)]
+        empty = [0.0] * len(next(iter(coarse.values()), [0.0]))
+        rates = []
+        for place in range(max(coarse, default=-1) + 1):
+            span = max(min(width, end - place * width), 1e-9) if place == max(coarse) else width
+            rates.append((place * width + span / 2, [value / span for value in coarse.get(place, empty)]))
+        return rates
+
+
+@dataclass
+class Totals:
+    """Everything that the report tells of the committed units.
+
+    Args:
+        run: number of the present run; the timeline and ``resumed`` tell it from earlier ones.
+        begun: when the present run began, in seconds since the epoch.
+    """
+
+    run: int
+    begun: float
+    units: int = 0
+    resumed_units: int = 0
+    resumed_rows: int = 0
+    rows_out: int = 0
+    bad_rows: int = 0
+    num_bytes: int = 0
+    retried: int = 0
+    speculated: int = 0
+    first_work: float | None = None
+    """When the first worker of the present run began its first unit."""
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    new: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    """Counts of the present run alone."""
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    lengths: list[int] = field(default_factory=list)
+    timeline: Timeline = field(default_factory=Timeline)
+    workers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shown: list[BadRow] = field(default_factory=list)
+
+    def add(self, record: Record) -> None:
+        """Add a committed unit."""
+        stats = record.stats
+        self.units += 1
+        self.rows_out += record.rows
+        self.bad_rows += record.bad_rows
+        self.num_bytes += record.num_bytes
+        self.retried += record.attempts > 1
+        self.shown += [BadRow(**row) for row in stats.get("bad", [])][: MAX_SHOWN - len(self.shown)]
+        for name in COUNTS:
+            self.counts[name] += stats.get(name, 0)
+        lengths = stats.get("token_lengths", [])
+        self.lengths = [a + b for a, b in zip(self.lengths, lengths, strict=True)] if self.lengths else list(lengths)
+        if record.run != self.run:
+            self.resumed_units += 1
+            self.resumed_rows += stats.get("rows", 0)
+            return
+        for name in COUNTS:
+            self.new[name] += stats.get(name, 0)
+        for name in PHASES:
+            self.seconds[name] += stats.get("seconds", {}).get(name, 0.0)
+        began = stats["finished"] - sum(stats.get("seconds", {}).values())
+        self.first_work = min(self.first_work or began, began)
+        self.timeline.add(stats["finished"] - self.begun, (stats.get("rows", 0), stats.get("tokens", 0)))
+        self._add_worker(record, stats)
+
+    def _add_worker(self, record: Record, stats: Mapping[str, Any]) -> None:
+        name = stats["worker"] if stats["worker"] in self.workers or len(self.workers) < MAX_WORKERS else "others"
+        worker = self.workers.setdefault(
+            name,
+            {
+                "worker": name,
+                "units": 0,
+                "rows": 0,
+                "tokens": 0,
+                "seconds_compute": 0.0,
+                "peak_memory_bytes": 0,
+                "retries": 0,
+            },
+        )
+        worker["units"] += 1
+        worker["rows"] += stats.get("rows", 0)
+        worker["tokens"] += stats.get("tokens", 0)
+        worker["seconds_compute"] += stats.get("seconds", {}).get("compute", 0.0)
+        worker["peak_memory_bytes"] = max(worker["peak_memory_bytes"], stats["peak_memory_bytes"])
+        worker["retries"] += record.attempts - 1
+
+    def worker_table(self) -> list[dict[str, Any]]:
+        """Return a line per worker of the present run."""
+        return [
+            worker | {"rows_per_second": worker["rows"] / max(worker["seconds_compute"], 1e-9)}
+            for _, worker in sorted(self.workers.items())
+        ]
+
+    def report(self, cost_per_worker_hour: float | None) -> dict[str, Any]:
+        """Return the numbers of ``report.json``."""
+        now = time.time()
+        wall = now - self.begun
+        startup = max((self.first_work or now) - self.begun, 0.0)
+        working = max(wall - startup, 1e-9)
+        real, padded, rows = self.counts["tokens"], self.counts["padded_tokens"], self.new["rows"]
+        hours = wall * len(self.workers) / 3600
+        return {
+            "started": _iso(self.begun),
+            "finished": _iso(now),
+            "rows": {
+                "input": self.counts["rows"],
+                "output": self.rows_out,
+                "bad": self.bad_rows,
+                "resumed": self.resumed_rows,
+            },
+            "units": {
+                "done": self.units,
+                "resumed": self.resumed_units,
+                "retried": self.retried,
+                "speculated": self.speculated,
+            },
+            "tokens": {"real": real, "padded": padded},
+            "padding_share": 1 - real / padded if padded else 0.0,
+            "bytes_out": self.num_bytes,
+            "seconds": {"wall": wall, "startup": startup, **self.seconds},
+            "throughput": {
+                "rows_per_second": rows / working,
+                "tokens_per_second": self.new["tokens"] / working,
+                "timeline": [
+                    {"t": middle, "rows_per_second": rates[0], "tokens_per_second": rates[1]}
+                    for middle, rates in self.timeline.rates(wall)
+                ],
+            },
+            "token_lengths": {"edges": list(LENGTH_EDGES), "counts": self.lengths},
+            **{name: self.counts[name] for name in ("empty_texts", "truncated_texts", "duplicate_ids")},
+            "workers": self.worker_table(),
+            "bad_rows": {"count": self.bad_rows, "shown": [asdict(row) for row in self.shown]},
+            "driver": {"peak_memory_bytes": peak_memory_bytes()},
+            "cost_per_million_rows": cost_per_worker_hour * hours / rows * 1e6
+            if cost_per_worker_hour and rows
+            else None,
+            "versions": {"python": python_version(), **{name: _version(name) for name in VERSIONS}},
+        }
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,270 @@
+"""What jobs over units of work share: plan, pool, commit, report."""
+
+import json
+import logging
+import os
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, NamedTuple
+
+import ray
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from actors.pool import Pool, PoolOptions
+from actors.worker import UnitWorker
+from jobs.job import EXIT_OK, Job
+from jobs.metrics import Metrics
+from jobs.progress import Progress
+from jobs.report import render_html
+from jobs.summary import Totals, record_of
+from sbert_ray.data.dataset import Dataset, RowReader
+from sbert_ray.data.errors import InputError, LeaseLostError
+from sbert_ray.data.lease import Lease
+from sbert_ray.data.manifest import Manifest, Plan
+from sbert_ray.data.storage import Storage
+from sbert_ray.data.units import default_rows_per_unit
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 10
+
+
+class Run(NamedTuple):
+    """One run of a job on its output."""
+
+    dataset: Dataset
+    rows_per_unit: int
+    storage: Storage
+    manifest: Manifest
+    lease: Lease
+    totals: Totals
+
+
+class UnitJob(Job):
+    """A job that turns each unit of a dataset into one committed file.
+
+    The same command again does only what is missing. What a subclass adds is its fields, what it needs of the input,
+    which of its settings change results, and the worker.
+    """
+
+    input: str = Field(description="Parquet or JSONL to read (.jsonl, .gz, .zst): a file, folder, glob or URL")
+    output: str = Field(description="folder or URL to write to; the same command again goes on where it stopped")
+    num_workers: PositiveInt | None = Field(
+        default=None, description="actors, each with a model; none: one per GPU of the cluster, or else one per CPU"
+    )
+    num_gpus_per_worker: NonNegativeFloat | None = Field(
+        default=None, description="GPUs of each worker, a fraction shares one; none: 1 where the cluster has GPUs"
+    )
+    num_cpus_per_worker: PositiveFloat = Field(default=1, description="CPUs, and so threads, of each worker")
+    rows_per_unit: PositiveInt | None = Field(
+        default=None, description="rows per unit of work and output file; none: 256 to 16384, by the size of the input"
+    )
+    limit: PositiveInt | None = Field(default=None, description="stop after so many rows of the input")
+    max_bad_rows: NonNegativeInt = Field(
+        default=0, description="rows that may go to quarantine instead of the output before the job fails"
+    )
+    hang_seconds: PositiveFloat = Field(
+        default=300, description="time without a finished batch after which a worker is killed and its units retried"
+    )
+    max_attempts: PositiveInt = Field(default=3, description="how often a unit may fail before the job looks into it")
+    cost_per_worker_hour: NonNegativeFloat | None = Field(
+        default=None, description="what an hour of a worker costs, for the cost per million rows in the report"
+    )
+    ray_address: str | None = Field(
+        default=None, description="Ray cluster to use; none: RAY_ADDRESS if it is set, or else a local Ray of its own"
+    )
+    dry_run: bool = Field(default=False, description="say what would be done, and do nothing")
+
+    @abstractmethod
+    def open_dataset(self) -> Dataset:
+        """Open the input and check its columns."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that change results."""
+
+    @abstractmethod
+    def worker(self, reader: RowReader) -> Callable[[], UnitWorker]:
+        """Return what builds a worker, inside its actor."""
+
+    @abstractmethod
+    def describe_model(self) -> dict[str, Any]:
+        """Return what the report tells of the model."""
+
+    def before(self, pool: Pool, run: Run) -> None:
+        """Find out what all units need, once, and keep it in the manifest."""
+
+    def run(self) -> int:
+        """Do what is not done yet, and write the report."""
+        begun = time.time()
+        dataset = self.open_dataset()
+        rows_per_unit = self.rows_per_unit or default_rows_per_unit(dataset.estimated_rows)
+        settings = {**self.settings(), "rows_per_unit": rows_per_unit, "limit": self.limit}
+        num_units = sum(1 for _ in dataset.units(rows_per_unit, self.limit))
+        plan = Plan(self.command, settings, [_described(file) for file in dataset.files], num_units)
+        if self.dry_run:
+            self._show_plan(dataset, plan)
+            return EXIT_OK
+        storage = Storage(self.output)
+        storage.check_writable()
+        with Lease(storage) as lease:
+            manifest = Manifest.open(storage, plan)
+            manifest.clean()
+            totals = Totals(manifest.run, begun)
+            for record in manifest.records(storage):
+                totals.add(record)
+            run = Run(dataset, rows_per_unit, storage, manifest, lease, totals)
+            with self._reported(run):
+                self._work(run)
+                manifest.succeed()
+        logger.info(
+            "%s: %d rows in %s; report: %s", self.command, totals.rows_out, self.output, storage.locate("report.html")
+        )
+        return EXIT_OK
+
+    def _work(self, run: Run) -> None:
+        self._check_bad_rows(run)
+        if run.manifest.num_done == run.manifest.plan.num_units:
+            logger.info("all %d units were done by earlier runs", run.manifest.num_done)
+            return
+        _start_ray(self.ray_address)
+        options = self._pool_options(run)
+        total = _expected_rows(run.dataset, self.limit)
+        exact = run.dataset.num_rows is not None or self.limit is not None
+        logger.info(
+            "%d of %d units to do, with %d worker(s)",
+            run.manifest.plan.num_units - run.manifest.num_done,
+            run.manifest.plan.num_units,
+            options.num_workers,
+        )
+        with (
+            Pool(self.worker(run.dataset.reader(run.rows_per_unit)), options) as pool,
+            Progress(self.command, total, run.totals.resumed_rows, exact) as progress,
+        ):
+            self.before(pool, run)
+            self._commit(pool, run, progress)
+
+    def _commit(self, pool: Pool, run: Run, progress: Progress) -> None:
+        manifest, totals = run.manifest, run.totals
+        todo = (unit for unit in run.dataset.units(run.rows_per_unit, self.limit) if not manifest.done[unit.index])
+        metrics = Metrics(self.command)
+        for done in pool.run(todo):
+            if done is not None:
+                record = record_of(done.unit.index, done.result, manifest.run, done.attempts)
+                run.lease.check()
+                manifest.append([record])
+                totals.add(record)
+                metrics.add(record.rows, record.stats.get("tokens", 0), record.bad_rows)
+                self._check_bad_rows(run)
+            note = f"{totals.bad_rows} bad" if totals.bad_rows else ""
+            progress.show(totals.counts["rows"] + pool.rows_in_flight, totals.new["tokens"], note)
+        totals.speculated = pool.speculations
+        if manifest.num_done < manifest.plan.num_units:
+            raise AssertionError(f"{manifest.plan.num_units - manifest.num_done} units were never finished")
+
+    def _check_bad_rows(self, run: Run) -> None:
+        totals = run.totals
+        if totals.bad_rows > self.max_bad_rows:
+            shown = "\n  ".join(str(row) for row in totals.shown[:SHOWN])
+            raise InputError(
+                f"{totals.bad_rows} bad row(s) so far, and max_bad_rows is {self.max_bad_rows}:\n  {shown}\n"
+                f"All are in {run.storage.locate('_quarantine')}. Mend the input and give a new output, or run again"
+                " with a higher --max-bad-rows to leave them out."
+            )
+
+    def _pool_options(self, run: Run) -> PoolOptions:
+        resources = ray.cluster_resources()
+        num_gpus = self.num_gpus_per_worker
+        if num_gpus is None:
+            num_gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
+        each, total = ("GPU", num_gpus) if num_gpus else ("CPU", self.num_cpus_per_worker)
+        fitting = max(int(resources.get(each, 0) / total), 1)
+        left = run.manifest.plan.num_units - run.manifest.num_done
+        return PoolOptions(
+            num_workers=min(self.num_workers or fitting, left),
+            num_cpus=self.num_cpus_per_worker,
+            num_gpus=num_gpus,
+            hang_seconds=self.hang_seconds,
+            max_attempts=self.max_attempts,
+        )
+
+    def _show_plan(self, dataset: Dataset, plan: Plan) -> None:
+        rows = _expected_rows(dataset, self.limit)
+        about = "" if dataset.num_rows is not None or self.limit is not None else "about "
+        units = islice(dataset.units(plan.settings["rows_per_unit"], self.limit), 3)
+        first = ", ".join(map(str, units))
+        storage = Storage(self.output)
+        old = Manifest.read_plan(storage)
+        state = "new"
+        if old is not None:
+            done = sum(1 for _ in Manifest.records(storage))
+            differs = "" if old.fingerprint == plan.fingerprint else "; REFUSED, since input or settings differ"
+            state = f"{done} of {old.num_units} units done{differs}"
+        print(  # noqa: T201 - what the user asked for
+            "\n".join(
+                [
+                    f"input    {dataset.url}: {len(dataset.files)} files, {about}{rows:,} rows",
+                    f"units    {plan.num_units} of about {plan.settings['rows_per_unit']} rows: {first}, ...",
+                    f"output   {self.output}: {state}",
+                    *(f"{name:<8} {value}" for name, value in self.estimates(dataset, rows).items()),
+                    f"settings {json.dumps(plan.settings, indent=2)}",
+                ]
+            )
+        )
+
+    def estimates(self, dataset: Dataset, rows: int) -> dict[str, str]:  # noqa: ARG002 - for those that can tell
+        """Return what else a dry run can tell."""
+        return {}
+
+    # Reporting
+
+    @contextmanager
+    def _reported(self, run: Run) -> Iterator[None]:
+        """Write the report, however the block ends."""
+        try:
+            yield
+        except LeaseLostError:
+            raise  # the output is another run's now
+        except BaseException as error:
+            state = "failed" if isinstance(error, Exception) else "stopped"
+            self._write_report(run, state, f"{type(error).__name__}: {error}")
+            raise
+        self._write_report(run, "complete", None)
+
+    def _write_report(self, run: Run, state: str, message: str | None) -> None:
+        report = {
+            "job": self.command,
+            "state": state,
+            "message": message,
+            "input": self.input,
+            "output": self.output,
+            "settings": self.model_dump(mode="json", exclude={"input", "output", "dry_run"}),
+            "model": self.describe_model(),
+            **run.totals.report(self.cost_per_worker_hour),
+        }
+        report["units"]["total"] = run.manifest.plan.num_units
+        report["bad_rows"]["folder"] = run.storage.locate("_quarantine")
+        run.storage.write("report.json", json.dumps(report, indent=1).encode())
+        run.storage.write("report.html", render_html(report).encode())
+
+
+def _start_ray(address: str | None) -> None:
+    if ray.is_initialized():
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":
+        # Not whatever cluster happens to run here, nor one that has ended and left its address behind.
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+    else:
+        ray.init(address=address, logging_level=logging.WARNING)
+
+
+def _expected_rows(dataset: Dataset, limit: int | None) -> int:
+    return min(dataset.estimated_rows, limit or dataset.estimated_rows)
+
+
+def _described(file: Any) -> dict[str, Any]:
+    return {"name": file.name, "size": file.size, "identity": file.identity, "rows": file.num_rows}
