@@ -36,6 +36,9 @@ class TextTokenizer:
             getattr(type(tokenizer), name, None) is getattr(TokenizersBackend, name, None) for name in _OVERRIDABLE
         )
 
+    def __reduce__(self) -> tuple[type["TextTokenizer"], tuple[PreTrainedTokenizerBase]]:
+        return TextTokenizer, (self.tokenizer,)  # a lock can be neither copied nor pickled
+
     def __call__(self, texts: Sequence[str], prompt: str | None = None) -> TokenizedTexts:
         """Tokenize texts, each after ``prompt``, cut to the tokenizer's ``model_max_length``.
 

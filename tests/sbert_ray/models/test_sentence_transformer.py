@@ -1,5 +1,7 @@
 """The dense model: what `encode` returns, whatever the batches, and errors that say what is wrong."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,11 @@ def test_a_model_is_a_checkpoint_or_modules(tiny_checkpoint: Path) -> None:
         SentenceTransformer()
     with pytest.raises(ValueError, match=r"the first module must be a Transformer, got \['Pooling'\]"):
         SentenceTransformer(modules=[Pooling(16)])
+
+
+def test_can_be_copied_and_pickled(model: SentenceTransformer) -> None:
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(copied.encode(TEXTS), model.encode(TEXTS))
 
 
 def test_tokenizes_while_it_embeds(model: SentenceTransformer) -> None:
