@@ -8,10 +8,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import ray
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
@@ -30,6 +30,23 @@ from sbert_ray.data.units import default_rows_per_unit
 logger = logging.getLogger(__name__)
 
 SHOWN = 10
+JOB_COPY = "/runtime_resources/working_dir_files/"
+"""Part of the path of the temporary copy of a working directory that a submitted Ray job runs in."""
+
+
+def absolute(url: str) -> str:
+    """Return a local path in full, since workers run in other folders; a URL as it is.
+
+    Raises:
+        ValueError: if the path lies in the temporary copy that a submitted job runs in.
+    """
+    path = url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))
+    if JOB_COPY in path:
+        raise ValueError(f"{url} lies in the job's temporary copy of the working directory; give a full path or a URL")
+    return path
+
+
+Location = Annotated[str, AfterValidator(absolute)]
 
 
 class Run(NamedTuple):
@@ -50,8 +67,8 @@ class UnitJob(Job):
     which of its settings change results, and the worker.
     """
 
-    input: str = Field(description="Parquet or JSONL to read (.jsonl, .gz, .zst): a file, folder, glob or URL")
-    output: str = Field(description="folder or URL to write to; the same command again goes on where it stopped")
+    input: Location = Field(description="Parquet or JSONL to read (.jsonl, .gz, .zst): a file, folder, glob or URL")
+    output: Location = Field(description="folder or URL to write to; the same command again goes on where it stopped")
     num_workers: PositiveInt | None = Field(
         default=None, description="actors, each with a model; none: one per GPU of the cluster, or else one per CPU"
     )
@@ -104,7 +121,7 @@ class UnitJob(Job):
         rows_per_unit = self.rows_per_unit or default_rows_per_unit(dataset.estimated_rows)
         settings = {**self.settings(), "rows_per_unit": rows_per_unit, "limit": self.limit}
         num_units = sum(1 for _ in dataset.units(rows_per_unit, self.limit))
-        plan = Plan(self.command, settings, [_described(file) for file in dataset.files], num_units)
+        plan = Plan(self.command, settings, [file.described() for file in dataset.files], num_units, self.input)
         if self.dry_run:
             self._show_plan(dataset, plan)
             return EXIT_OK
@@ -264,7 +281,3 @@ def _start_ray(address: str | None) -> None:
 
 def _expected_rows(dataset: Dataset, limit: int | None) -> int:
     return min(dataset.estimated_rows, limit or dataset.estimated_rows)
-
-
-def _described(file: Any) -> dict[str, Any]:
-    return {"name": file.name, "size": file.size, "identity": file.identity, "rows": file.num_rows}

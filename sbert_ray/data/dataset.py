@@ -43,6 +43,10 @@ class InputFile:
         """Rows of the file, if its metadata tells."""
         return None if self.row_groups is None else sum(self.row_groups)
 
+    def described(self) -> dict[str, str | int | None]:
+        """Return what a plan says of the file."""
+        return {"name": self.name, "size": self.size, "identity": self.identity, "rows": self.num_rows}
+
 
 @dataclass(frozen=True)
 class RowReader:

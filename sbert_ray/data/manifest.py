@@ -10,7 +10,7 @@ data/part-00000000.parquet       what the units became
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from sbert_ray.data.errors import InputError, PlanChangedError
@@ -31,17 +31,24 @@ class Plan:
         settings: every setting that changes results, as JSON can hold it.
         files: name, size, identity and rows of each input file, in order; where they lie does not matter.
         num_units: units of work in all.
+        input: where the files were; not part of the fingerprint, since a dataset may move.
     """
 
     job: str
     settings: Mapping[str, Any]
     files: list[dict[str, Any]]
     num_units: int
+    input: str
 
     @property
     def fingerprint(self) -> str:
         """Digest that is equal for equal plans."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        same = asdict(replace(self, input=""))
+        return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+    def with_files(self, files: list[dict[str, Any]]) -> Self:
+        """Return the same plan for other input files."""
+        return replace(self, files=files)
 
     def differences(self, other: Self) -> list[str]:
         """Describe how ``other`` differs, a line each."""

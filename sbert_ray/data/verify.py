@@ -1,0 +1,210 @@
+"""The proof that an output is whole: each input row is there exactly once, and no byte has changed."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sbert_ray.data.dataset import Dataset
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.manifest import Manifest, Plan, Record
+from sbert_ray.data.sink import quarantine_file
+from sbert_ray.data.storage import Storage
+from sbert_ray.data.units import Unit
+
+THREADS = 4
+WINDOW = 64
+HASHES_PER_PASS = 32_000_000
+"""Ids that are compared at a time in the search for duplicates: bounds its memory to some 500 MB."""
+SHOWN = 5
+
+
+@dataclass
+class Verdict:
+    """What was found so far.
+
+    Args:
+        problems: what does not hold, a line each; none if the output is whole.
+        notes: what a person may want to know all the same.
+        units: units that were looked at.
+        num_units: units in all.
+        rows: rows in those.
+        bad_rows: rows of those in quarantine.
+    """
+
+    num_units: int
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    units: int = 0
+    rows: int = 0
+    bad_rows: int = 0
+
+
+def verify(output: str, input_url: str | None = None) -> Iterator[Verdict]:
+    """Check an output against its manifest and its input, yielding the verdict as it grows.
+
+    For each planned unit there must be one record and one file, of the recorded size and checksum, with the schema of
+    all others and finite embeddings, and the ids in it must be those of its input rows in their order, less the rows
+    in quarantine. The input must not have changed, and nothing else may lie in the data folder.
+
+    Args:
+        output: folder of a job's output.
+        input_url: where the input is now; None: where it was.
+
+    Raises:
+        InputError: if ``output`` is no output, or the input cannot be read.
+    """
+    storage = Storage(output)
+    plan = Manifest.read_plan(storage)
+    if plan is None:
+        raise InputError(f"{output} has no {Manifest.PLAN}: it is not the output of a job")
+    verdict = Verdict(plan.num_units)
+    id_column: str | None = plan.settings["id_column"]
+    text_columns: list[str] = plan.settings["text_column"]
+    dataset = Dataset.open(input_url or plan.input, text_columns, [id_column] if id_column else [])
+    now = plan.with_files([file.described() for file in dataset.files])
+    verdict.problems += [f"the input has changed since: {change}" for change in plan.differences(now)]
+    if not storage.exists(Manifest.SUCCESS):
+        verdict.problems.append("there is no _SUCCESS: the job has not finished; run it again")
+    records = _records(storage, plan, verdict)
+    yield verdict
+    if now.fingerprint == plan.fingerprint:
+        yield from _check_units(_Checker(storage, plan, dataset), records, verdict)
+    if id_column and not verdict.problems:
+        _find_duplicates(storage, records.values(), id_column, verdict)
+    yield verdict
+
+
+def _records(storage: Storage, plan: Plan, verdict: Verdict) -> dict[int, Record]:
+    records: dict[int, Record] = {}
+    for record in Manifest.records(storage):
+        if record.unit in records or record.unit >= plan.num_units:
+            verdict.problems.append(f"the manifest has a record too many of unit {record.unit}")
+        records[record.unit] = record
+    if missing := sorted(set(range(plan.num_units)) - records.keys()):
+        verdict.problems.append(f"{len(missing)} of {plan.num_units} units are not done, the first is {missing[0]}")
+    stray = storage.sizes("data").keys() - {record.file.removeprefix("data/") for record in records.values()}
+    verdict.problems += [
+        f"data/{name} is not in the manifest; run the job again, or remove it" for name in sorted(stray)
+    ]
+    return records
+
+
+def _check_units(checker: "_Checker", records: dict[int, Record], verdict: Verdict) -> Iterator[Verdict]:
+    settings = checker.plan.settings
+    units = checker.dataset.units(settings["rows_per_unit"], settings["limit"])
+    todo = (unit for unit in units if unit.index in records)
+    first: pa.Schema | None = None
+    with ThreadPoolExecutor(THREADS) as threads:
+        while window := list(islice(todo, WINDOW)):
+            results = threads.map(lambda unit: checker.check(unit, records[unit.index]), window)
+            for unit, (problems, schema) in zip(window, results, strict=True):
+                record = records[unit.index]
+                verdict.problems += [f"{record.file}: {problem}" for problem in problems]
+                first = first or schema
+                if schema is not None and first is not None and not schema.equals(first):
+                    verdict.problems.append(f"{record.file}: another schema than in the files before it: {schema}")
+                verdict.units += 1
+                verdict.rows += record.rows
+                verdict.bad_rows += record.bad_rows
+            yield verdict
+
+
+class _Checker:
+    """Compares units with their input; safe to use from several threads."""
+
+    def __init__(self, storage: Storage, plan: Plan, dataset: Dataset) -> None:
+        self.storage = storage
+        self.plan = plan
+        self.dataset = dataset
+        self.id_column: str | None = plan.settings["id_column"]
+        self.reader = dataset.reader(plan.settings["rows_per_unit"])
+
+    def check(self, unit: Unit, record: Record) -> tuple[list[str], pa.Schema | None]:
+        """Return what is wrong with the output of ``unit``, and its schema."""
+        try:
+            data = self.storage.read(record.file)
+        except FileNotFoundError:
+            return ["the file is missing; run the job again"], None
+        if len(data) != record.num_bytes or hashlib.sha256(data).hexdigest() != record.sha256:
+            return ["the file is not what was written (other size or checksum); remove it and run the job again"], None
+        table = pq.read_table(io.BytesIO(data), use_threads=False)
+        problems = []
+        if table.num_rows != record.rows:
+            problems.append(f"{table.num_rows} rows, and {record.rows} in the manifest")
+        if not all(_is_finite(column) for column in table.columns):
+            problems.append("some embedding is null, or has a value that is no finite number")
+        problems += self._compare_rows(unit, record, table)
+        return problems, table.schema.remove_metadata()
+
+    def _compare_rows(self, unit: Unit, record: Record, table: pa.Table) -> list[str]:
+        bad = set(self._quarantined(unit)) if record.bad_rows else set()
+        if len(bad) != record.bad_rows:
+            return [f"{len(bad)} rows in {quarantine_file(unit)}, and {record.bad_rows} in the manifest"]
+        columns = [self.id_column] if self.id_column else self.plan.settings["text_column"][:1]
+        expected, offset = [], 0
+        for rows in self.reader.read(unit, columns):
+            bad -= {row.position for row in rows.bad}
+            keep = ~np.isin(rows.positions, list(bad))
+            bad -= set(rows.positions[~keep].tolist())
+            expected.append(rows.table[0].filter(pa.array(keep)) if self.id_column else pa.array(rows.positions[keep]))
+            offset += int(keep.sum())
+        if bad:
+            return [f"{quarantine_file(unit)} has rows that the input lacks: {sorted(bad)[:SHOWN]}"]
+        name = self.id_column or "source_position"
+        chunks = [
+            chunk for part in expected for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])
+        ]
+        wanted = pa.chunked_array(chunks, type=expected[0].type)
+        if not wanted.equals(table[name]):
+            return [f"{name} is not that of the {offset} input rows of {unit} in their order"]
+        return []
+
+    def _quarantined(self, unit: Unit) -> Iterator[int]:
+        try:
+            lines = self.storage.read(quarantine_file(unit)).splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            yield json.loads(line)["position"]
+
+
+def _is_finite(column: pa.ChunkedArray) -> bool:
+    if not pa.types.is_fixed_size_list(column.type):
+        return True
+    values = column.combine_chunks().flatten() if column.null_count == 0 else None
+    if values is None or values.null_count:
+        return False
+    return not pa.types.is_floating(values.type) or bool(np.isfinite(values.to_numpy(zero_copy_only=False)).all())
+
+
+def _find_duplicates(storage: Storage, records: Iterable[Record], id_column: str, verdict: Verdict) -> None:
+    """Note ids that occur more than once. Ids are compared by hashes, so many at a time that memory stays bounded."""
+    files = [record.file for record in records if record.rows]
+    passes = -(-verdict.rows // HASHES_PER_PASS)
+    for turn in range(passes):
+        with ThreadPoolExecutor(THREADS) as threads:
+            hashes = threads.map(partial(_hashes, storage, id_column, passes, turn), files)
+            _, counts = np.unique(np.concatenate(list(hashes)), return_counts=True)
+        if repeated := int((counts > 1).sum()):
+            more = int(counts[counts > 1].sum()) - repeated
+            verdict.notes.append(f"{repeated} ids occur more than once, {more} rows too many (a note, not a fault)")
+
+
+def _hashes(storage: Storage, id_column: str, passes: int, turn: int, file: str) -> NDArray[np.uint64]:
+    with storage.open(file) as source:
+        ids = pq.read_table(source, columns=[id_column], use_threads=False)[id_column]
+    if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
+        ids = ids.cast(pa.large_binary())  # ids need not be valid UTF-8
+    digests = (hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in ids.to_pylist())
+    hashes = np.frombuffer(b"".join(digests), dtype=np.uint64)
+    return np.extract(hashes % np.uint64(passes) == turn, hashes)
