@@ -1,20 +1,19 @@
 """Our `encode` against sentence-transformers' on the same model, texts and threads, in one process.
 
-Texts come from the installed packages: `short` are first lines of docstrings, `long` whole docstrings of 300
-characters and more, `mixed` docstrings of all lengths. Rounds of both sides alternate; times are CPU seconds of the
-process, so that other load on the machine matters little.
+Texts are docstrings of the installed packages: `short` their first lines, `mixed` up to 600 characters each, `long`
+four of them in a row. Rounds of both sides alternate; times are CPU seconds of the process, so that other load on the
+machine matters little.
 
     python benchmarks/encode.py --texts short --count 2000 --rounds 5
 """
 
 import argparse
-import ast
 import os
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
@@ -22,35 +21,20 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 
+from benchmarks.docstrings import docstrings
 from sbert_ray.inference.threads import limit_threads
 
-
-def docstrings(folder: Path) -> Iterator[str]:
-    """Yield the docstrings of all modules, classes and functions below a folder."""
-    for path in sorted(folder.rglob("*.py")):
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
-            continue  # test data of some packages is broken on purpose
-        for node in ast.walk(tree):
-            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (text := ast.get_docstring(node)):
-                yield text
+MAX_DOCSTRINGS = 12_000
 
 
 def corpus(kind: str, count: int, seed: int) -> list[str]:
     """Return ``count`` different texts of a kind, in random order."""
-    import torch
-    import transformers
-
-    texts: set[str] = set()
-    for package in (np, torch, transformers):
-        assert package.__file__ is not None
-        found = docstrings(Path(package.__file__).parent)
-        if kind == "short":
-            texts |= {text.strip().partition("\n")[0] for text in found}
-        else:
-            texts |= {text for text in found if kind == "mixed" or len(text) >= 300}
-    return random.Random(seed).sample(sorted(texts - {""}), count)
+    docs = [doc.text for doc in docstrings(MAX_DOCSTRINGS)]
+    if kind == "short":
+        docs = [text.partition("\n")[0] for text in docs]
+    elif kind == "long":
+        docs = ["\n\n".join(docs[start : start + 4]) for start in range(0, len(docs), 4)]
+    return random.Random(seed).sample(sorted(set(docs)), count)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
