@@ -186,10 +186,12 @@ class SentenceTransformer(Model):
             on_batch: Called with the number of rows after each batch.
 
         Raises:
-            ValueError: ``max_batch_tokens`` is not positive.
+            ValueError: ``max_batch_tokens`` or ``truncate_dim`` is not positive.
         """
         self.eval()
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        if truncate_dim is not None and truncate_dim < 1:
+            raise ValueError(f"truncate_dim must be positive, got {truncate_dim}")
         if not len(tokens):
             width = self.get_embedding_dimension() or 0
             return EmbedRun(np.empty((0, min(width, truncate_dim or width)), np.float32), 0, 0)
