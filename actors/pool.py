@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.bisection import MAX_CULPRITS, Bisection
-from actors.host import Host, Pulse
+from actors.member import Member, PoolOptions
 from sbert_ray.data.units import Unit
+
+__all__ = ["Done", "Pool", "PoolError", "PoolOptions", "UnitFailedError"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,31 +35,6 @@ class UnitFailedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class PoolOptions:
-    """How many actors, with what, and how patient the pool is with them.
-
-    Args:
-        num_workers: actors.
-        num_cpus: CPUs that each actor reserves.
-        num_gpus: GPUs that each actor reserves; a fraction shares one.
-        in_flight: units inside one actor at a time: one computes, the others are read or written.
-        max_attempts: how often a unit may fail or take its process down before the pool looks into it.
-        hang_seconds: time without a batch after which an actor is killed.
-        start_seconds: time within which the first worker must be ready.
-        speculate: let idle actors begin the last units a second time.
-    """
-
-    num_workers: int
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    in_flight: int = 2
-    max_attempts: int = 3
-    hang_seconds: float = 300.0
-    start_seconds: float = 1200.0
-    speculate: bool = True
-
-
-@dataclass(frozen=True)
 class Done:
     """A finished unit, what its worker returned, and how often it was begun."""
 
@@ -67,42 +44,34 @@ class Done:
 
 
 @dataclass(eq=False)
-class _Actor:
-    """What the driver knows of one actor."""
-
-    handle: Any
-    starting: ray.ObjectRef[Any] | None
-    """The call that builds the worker; None once it has."""
-    running: "list[_Attempt]" = field(default_factory=list)
-    pulse: ray.ObjectRef[Any] | None = None
-    pulse_sent: float = 0.0
-    rows: int = 0
-
-
-@dataclass(eq=False)
 class _Work:
     """A unit on its way."""
 
     unit: Unit
+    method: str = "process"
+    """What the worker does next: ``process``, or ``positions`` and ``probe`` while rows that kill are looked for."""
+    is_done: bool = False
     attempts: int = 0
     deaths: int = 0
     errors: int = 0
     not_before: float = 0.0
     running: "list[_Attempt]" = field(default_factory=list)
+    search: Bisection | None = None
     excluded: dict[int, str] = field(default_factory=dict)
-    method: str = "process"
-    bisection: Bisection | None = None
 
     @property
-    def alone(self) -> bool:
-        """Whether it must not share an actor, so that it is known who took the process down."""
+    def is_suspect(self) -> bool:
+        """Whether it must be alone in an actor, so that it is known who took the process down."""
         return self.deaths > 0
+
+    def __str__(self) -> str:
+        return f"unit {self.unit.index} ({self.unit})"
 
 
 @dataclass(eq=False)
 class _Attempt:
     work: _Work
-    actor: _Actor
+    member: Member
     begun: float
 
 
@@ -120,15 +89,14 @@ class Pool:
 
     def __init__(self, build: Callable[[], Any], options: PoolOptions) -> None:
         self.options = options
-        self.retries = 0
         self.speculations = 0
-        self._build = build
-        self._actors = [self._new_actor() for _ in range(options.num_workers)]
+        """Units that were begun a second time by an idle actor."""
+        self._members = [Member(build, options) for _ in range(options.num_workers)]
         self._running: dict[ray.ObjectRef[Any], _Attempt] = {}
         self._retry: deque[_Work] = deque()
+        self._exhausted = False
         self._durations: deque[float] = deque(maxlen=64)
         self._deaths_in_a_row = 0
-        self._exhausted = False
         self._created = self._last_pulse = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -137,30 +105,25 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for actor in self._actors:
-            ray.kill(actor.handle, no_restart=True)
+        for member in self._members:
+            member.kill(for_good=True)
 
     @property
     def rows_in_flight(self) -> int:
         """Rows of unfinished units that are computed already, as of the last signs of life."""
-        return sum(actor.rows for actor in self._actors if actor.running)
-
-    @property
-    def num_ready(self) -> int:
-        """Actors whose worker is built."""
-        return sum(actor.starting is None for actor in self._actors)
+        return sum(member.rows for member in self._members if member.running)
 
     def call(self, method: str, *args: Any) -> Any:
         """Run ``method`` of one worker and return what it returns.
 
         Raises:
             UnitFailedError: if it raises.
+            PoolError: if its process dies.
         """
-        actor = self._actors[0]
         try:
-            return ray.get(actor.handle.run.remote(method, *args))
+            return ray.get(self._members[0].call(method, *args))
         except RayTaskError as error:
-            raise UnitFailedError(f"{method} failed: {_describe(error.cause)}") from error
+            raise UnitFailedError(f"{method} failed: {_describe(error)}") from error
         except RayError as error:
             raise PoolError(f"a worker died during {method}: {_first_line(error)}") from error
 
@@ -179,7 +142,7 @@ class Pool:
         while True:
             self._feed(waiting)
             if self._exhausted and not self._retry:
-                if not self._running:
+                if all(attempt.work.is_done for attempt in self._running.values()):
                     return
                 if self.options.speculate:
                     self._speculate()
@@ -192,156 +155,150 @@ class Pool:
     def _feed(self, waiting: Iterator[Unit]) -> None:
         """Give work to actors with room, to those with the least first."""
         for depth in range(self.options.in_flight):
-            for actor in self._actors:
-                if actor.starting is not None or len(actor.running) != depth:
+            for member in self._members:
+                if member.starting is not None or len(member.running) != depth:
                     continue
-                if any(attempt.work.alone for attempt in actor.running):
+                if any(attempt.work.is_suspect for attempt in member.running):
                     continue
                 work = self._next(waiting, is_empty=depth == 0)
                 if work is not None:
-                    self._begin(work, actor)
+                    self._begin(work, member)
 
     def _next(self, waiting: Iterator[Unit], is_empty: bool) -> _Work | None:
         now = time.monotonic()
         for work in self._retry:
-            if work.not_before <= now and (is_empty or not work.alone):
+            if work.not_before <= now and (is_empty or not work.is_suspect):
                 self._retry.remove(work)
                 return work
         unit = next(waiting, None)
         self._exhausted = unit is None
         return None if unit is None else _Work(unit)
 
-    def _begin(self, work: _Work, actor: _Actor) -> None:
-        attempt = _Attempt(work, actor, time.monotonic())
+    def _begin(self, work: _Work, member: Member) -> None:
+        attempt = _Attempt(work, member, time.monotonic())
         args: tuple[Any, ...] = ()
         if work.method == "process":
             work.attempts += 1
             args = (work.excluded,) if work.excluded else ()
         elif work.method == "probe":
-            assert work.bisection is not None
-            args = (work.bisection.next(),)
+            assert work.search is not None
+            args = (work.search.next(),)
         work.running.append(attempt)
-        actor.running.append(attempt)
-        self._running[actor.handle.run.remote(work.method, work.unit, *args)] = attempt
+        member.running.append(attempt)
+        self._running[member.call(work.method, work.unit, *args)] = attempt
 
     def _speculate(self) -> None:
-        """Let idle actors begin the unit that is most in need of it a second time."""
-        for actor in self._actors:
-            if actor.starting is not None or actor.running:
+        """Let idle actors begin the units that are latest a second time."""
+        for member in self._members:
+            if member.starting is not None or member.running:
                 continue
-            candidates = [
-                attempt
-                for attempt in self._running.values()
-                if len(attempt.work.running) == 1 and attempt.work.method == "process" and self._is_late(attempt)
-            ]
-            if candidates:
+            late = [attempt for attempt in self._running.values() if self._is_late(attempt)]
+            if late:
                 self.speculations += 1
-                self._begin(min(candidates, key=lambda attempt: attempt.begun).work, actor)
+                self._begin(min(late, key=lambda attempt: attempt.begun).work, member)
 
     def _is_late(self, attempt: _Attempt) -> bool:
-        if attempt is not attempt.actor.running[0]:
+        work = attempt.work
+        if work.is_done or work.method != "process" or len(work.running) > 1:
+            return False
+        if attempt is not attempt.member.running[0]:
             return True  # it waits behind another unit
         return bool(self._durations) and time.monotonic() - attempt.begun > 2 * statistics.median(self._durations)
 
     # Taking results
 
     def _collect(self) -> Iterator[Done]:
-        starting = {actor.starting: actor for actor in self._actors if actor.starting is not None}
+        starting = {member.starting: member for member in self._members if member.starting is not None}
         ready, _ = ray.wait([*self._running, *starting], timeout=TICK_SECONDS)
         for ref in ready:
             if ref in starting:
-                self._settle_start(starting[ref])
+                self._settle_start(ref, starting[ref])
                 continue
             attempt = self._running.pop(ref)
-            attempt.actor.running.remove(attempt)
+            attempt.member.running.remove(attempt)
             attempt.work.running.remove(attempt)
             try:
                 result = ray.get(ref)
             except RayTaskError as error:
-                self._settle_error(attempt, error)
+                self._settle_error(attempt.work, error)
             except RayError as error:
                 self._settle_death(attempt, error)
             else:
+                self._deaths_in_a_row = 0
                 yield from self._settle_result(attempt, result)
 
-    def _settle_start(self, actor: _Actor) -> None:
-        assert actor.starting is not None
+    def _settle_start(self, ref: "ray.ObjectRef[Any]", member: Member) -> None:
         try:
-            where = ray.get(actor.starting)
+            where = ray.get(ref)
         except RayTaskError as error:
-            raise UnitFailedError(f"a worker could not start: {_describe(error.cause)}") from error
+            raise UnitFailedError(f"a worker could not start: {_describe(error)}") from error
         except RayError as error:
             logger.warning("a worker died while it started: %s", _first_line(error))
             self._count_death()
-            self._restart(actor, gone=isinstance(error, ActorDiedError))
+            member.restart(error)
         else:
-            logger.info("worker %s is ready after %.0f s", where, time.monotonic() - self._created)
-            actor.starting = None
+            logger.info("worker %s is ready, %.0f s after the start", where, time.monotonic() - self._created)
+            member.starting = None
 
     def _settle_result(self, attempt: _Attempt, result: Any) -> Iterator[Done]:
         work = attempt.work
-        self._deaths_in_a_row = 0
-        if work.method == "done":
+        if work.is_done:
             return  # another attempt was first
         if work.method == "process":
-            work.method = "done"
+            work.is_done = True
             self._durations.append(time.monotonic() - attempt.begun)
-            self.retries += work.deaths + work.errors
             yield Done(work.unit, result, work.attempts)
         elif work.method == "positions":
-            work.bisection, work.method = Bisection(result), "probe"
+            work.search, work.method = Bisection(result), "probe"
             self._search_on(work)
         else:
-            assert work.bisection is not None
-            work.bisection.settle(survived=True)
+            assert work.search is not None
+            work.search.settle(survived=True)
             self._search_on(work)
 
-    def _settle_error(self, attempt: _Attempt, error: RayTaskError) -> None:
-        work, cause = attempt.work, error.cause
-        if work.method == "done" or work.running:
+    def _settle_error(self, work: _Work, error: RayTaskError) -> None:
+        if work.is_done or work.running:
             return
         work.errors += 1
-        if not isinstance(cause, OSError) or isinstance(cause, PERMANENT) or work.errors >= self.options.max_attempts:
-            raise UnitFailedError(f"unit {work.unit.index} ({work.unit}) failed: {_describe(cause)}") from error
-        logger.warning("unit %d (%s) failed and is tried again: %s", work.unit.index, work.unit, _describe(cause))
+        cause = error.cause
+        if not isinstance(cause, OSError) or isinstance(cause, PERMANENT):
+            raise UnitFailedError(f"{work} failed: {_describe(error)}") from error
+        if work.errors >= self.options.max_attempts:
+            raise PoolError(f"{work} failed {work.errors} times: {_describe(error)}") from error
+        logger.warning("%s failed and is tried again: %s", work, _describe(error))
         work.not_before = time.monotonic() + 2.0**work.errors
         self._retry.append(work)
 
     def _settle_death(self, attempt: _Attempt, error: RayError) -> None:
-        work, actor = attempt.work, attempt.actor
-        if actor.starting is None:
+        work = attempt.work
+        if attempt.member.starting is None:  # the first call that tells of this death
             logger.warning("a worker died and is restarted: %s", _first_line(error))
-            self._count_death(expected=work.method == "probe")
-            self._restart(actor, gone=isinstance(error, ActorDiedError))
-        if work.method == "done" or work.running:
+            if work.method != "probe":
+                self._count_death()
+            attempt.member.restart(error)
+        if work.is_done or work.running:
             return
         work.deaths += 1
         if work.method == "probe":
-            assert work.bisection is not None
-            work.bisection.settle(survived=False)
+            assert work.search is not None
+            work.search.settle(survived=False)
             self._search_on(work)
             return
         if work.deaths >= self.options.max_attempts:
             if work.method == "positions" or work.excluded:
-                raise UnitFailedError(
-                    f"unit {work.unit.index} ({work.unit}) takes its process down, and no single row is to blame;"
-                    " look at the input file and at the memory of the workers"
-                )
-            logger.warning("unit %d (%s) took down %d processes", work.unit.index, work.unit, work.deaths)
+                raise UnitFailedError(f"{work} takes its process down, and no single row is to blame; {MEMORY}")
+            logger.warning("%s took down %d processes; looking for the rows to blame", work, work.deaths)
             work.method, work.deaths = "positions", 1
         self._retry.append(work)
 
     def _search_on(self, work: _Work) -> None:
         """Try the next rows of a unit that kills, or exclude those that are found."""
-        search = work.bisection
+        search = work.search
         assert search is not None
         if search.next() is None:
             if not search.culprits or len(search.culprits) > MAX_CULPRITS:
-                raise UnitFailedError(
-                    f"unit {work.unit.index} ({work.unit}) takes its process down, and no few rows are to blame;"
-                    " look at the memory of the workers"
-                )
-            logger.warning("rows at %s of %s take a process down", search.culprits, work.unit.file)
+                raise UnitFailedError(f"{work} takes its process down, and no few rows are to blame; {MEMORY}")
+            logger.warning("%s: rows at %s take the process down and go to quarantine", work, search.culprits)
             work.excluded = dict.fromkeys(search.culprits, "takes the worker's process down")
             work.method, work.deaths = "process", 1
         self._retry.append(work)
@@ -350,7 +307,8 @@ class Pool:
 
     def _watch(self) -> None:
         now = time.monotonic()
-        if self.num_ready == 0 and not self._running and now - self._created > self.options.start_seconds:
+        is_started = any(member.starting is None for member in self._members)
+        if not is_started and not self._running and now - self._created > self.options.start_seconds:
             raise PoolError(
                 f"no worker was ready within {self.options.start_seconds:.0f} s; each needs"
                 f" {self.options.num_cpus} CPUs and {self.options.num_gpus} GPUs,"
@@ -359,58 +317,25 @@ class Pool:
         if now - self._last_pulse < min(PULSE_SECONDS, self.options.hang_seconds / 2):
             return
         self._last_pulse = now
-        for actor in self._actors:
-            if actor.starting is None and actor.running:
-                self._feel_pulse(actor, now)
+        for member in self._members:
+            if member.starting is not None or not member.running:
+                continue
+            if (silence := member.silence()) > self.options.hang_seconds:
+                works = ", ".join(str(attempt.work) for attempt in member.running)
+                logger.warning("a worker with %s gave no sign of life for %.0f s and is killed", works, silence)
+                member.kill(for_good=False)
 
-    def _feel_pulse(self, actor: _Actor, now: float) -> None:
-        silent = 0.0
-        if actor.pulse is None:
-            actor.pulse, actor.pulse_sent = actor.handle.pulse.remote(), now
-        elif ray.wait([actor.pulse], timeout=0)[0]:
-            try:
-                pulse: Pulse = ray.get(actor.pulse)
-                silent, actor.rows = pulse.idle_seconds, pulse.rows
-            except RayError as error:
-                logger.debug("no pulse: %s", error)  # its units tell what has become of it
-            actor.pulse = None
-        else:
-            silent = now - actor.pulse_sent
-        if silent > self.options.hang_seconds:
-            units = [str(attempt.work.unit) for attempt in actor.running]
-            logger.warning("a worker with %s gave no sign of life for %.0f s and is killed", units, silent)
-            actor.pulse = None
-            ray.kill(actor.handle, no_restart=False)
-
-    def _new_actor(self) -> _Actor:
-        remote = ray.remote(concurrency_groups={"control": 1})(Host)  # type: ignore[call-overload]
-        handle = remote.options(
-            num_cpus=self.options.num_cpus,
-            num_gpus=self.options.num_gpus,
-            max_concurrency=self.options.in_flight,
-            max_restarts=-1,
-            max_task_retries=0,  # who is to blame for a death is for this loop to find out
-        ).remote(self._build)
-        return _Actor(handle, handle.start.remote())
-
-    def _restart(self, actor: _Actor, gone: bool) -> None:
-        """Have the worker built again, in a new actor if Ray has given this one up."""
-        actor.pulse, actor.rows = None, 0
-        if gone:
-            actor.handle = self._new_actor().handle
-        actor.starting = actor.handle.start.remote()
-
-    def _count_death(self, expected: bool = False) -> None:
-        self._deaths_in_a_row += not expected
+    def _count_death(self) -> None:
+        self._deaths_in_a_row += 1
         if self._deaths_in_a_row > 2 * self.options.max_attempts + 2 * self.options.num_workers:
-            raise PoolError(
-                f"{self._deaths_in_a_row} workers died without finishing anything in between; most often they lack"
-                " memory: give fewer workers, or smaller batches"
-            )
+            raise PoolError(f"{self._deaths_in_a_row} workers died without finishing anything in between; {MEMORY}")
 
 
-def _describe(error: BaseException | None) -> str:
-    return f"{type(error).__name__}: {error}"
+MEMORY = "most often memory runs out: give fewer workers on a machine, or a smaller --max-batch-tokens"
+
+
+def _describe(error: RayTaskError) -> str:
+    return f"{type(error.cause).__name__}: {error.cause}"
 
 
 def _first_line(error: BaseException) -> str:

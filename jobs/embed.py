@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from actors.embedder import CALIBRATION, Embedder, EmbedderConfig
 from actors.pool import Pool
 from actors.worker import UnitWorker
+from jobs.job import Names
 from jobs.unit_job import Run, UnitJob
 from sbert_ray.data.dataset import Dataset, RowReader
 from sbert_ray.data.errors import InputError
@@ -46,13 +47,13 @@ class EmbedJob(UnitJob):
 
     model: str = Field(description="checkpoint folder, on a path that every node sees, or id of a model on the hub")
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
-    text_column: tuple[str, ...] = Field(
+    text_column: Names = Field(
         default=("text",), min_length=1, description="column(s) to embed; several are joined by a line feed"
     )
     id_column: str | None = Field(
         default=None, description="column to copy; none: source_file and source_position tell rows apart"
     )
-    keep_columns: tuple[str, ...] = Field(default=(), description="further columns to copy")
+    keep_columns: Names = Field(default=(), description="further columns to copy")
     prompt: str | None = Field(default=None, description="text to put before each text")
     prompt_name: str | None = Field(default=None, description="the same, by its name in the model's config")
     normalize: bool = Field(default=False, description="scale embeddings to length 1")

@@ -9,10 +9,10 @@ import typing
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Annotated, Any, ClassVar, NoReturn, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from actors.pool import PoolError, UnitFailedError
@@ -25,6 +25,15 @@ EXIT_FATAL = 2
 """Bad input or options: mend them first."""
 EXIT_RETRYABLE = 75
 """A passing failure (EX_TEMPFAIL): the same command again goes on where this one ended."""
+
+
+def as_tuple(value: object) -> object:
+    """Take a single value for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
+"""Several names, as a list or, if it is one, as it is."""
 
 
 class StoppedError(Error, RuntimeError):

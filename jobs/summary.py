@@ -1,7 +1,7 @@
 """A run's records, added up one by one into its report, in memory that does not grow with them."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -36,37 +36,37 @@ class Timeline:
     """Counts over time, in bins that double in width when there are too many."""
 
     width: float = 1.0
-    bins: dict[int, list[float]] = field(default_factory=dict)
+    bins: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
-    def add(self, seconds: float, counts: Iterable[float]) -> None:
-        """Count something at a time since the start."""
-        index = max(int(seconds / self.width), 0)
-        while index >= MAX_BINS:
-            merged: dict[int, list[float]] = {}
-            for old, values in self.bins.items():
-                merged[old // 2] = [
-                    a + b for a, b in zip(values, merged.get(old // 2, [0.0] * len(values)), strict=True)
-                ]
-            self.bins, self.width = merged, self.width * 2
-            index = max(int(seconds / self.width), 0)
-        counts = list(counts)
-        self.bins[index] = [a + b for a, b in zip(counts, self.bins.get(index, [0.0] * len(counts)), strict=True)]
+    def add(self, begin: float, end: float, counts: Sequence[float]) -> None:
+        """Spread counts evenly over the time in which they were made, in seconds since the start."""
+        begin, end = max(begin, 0.0), max(end, begin, 0.0) + 1e-6
+        while end / self.width >= MAX_BINS:
+            self.bins, self.width = self._merged(), self.width * 2
+        for index in range(int(begin / self.width), int(end / self.width) + 1):
+            overlap = min(end, (index + 1) * self.width) - max(begin, index * self.width)
+            self._put(self.bins, index, [count * overlap / (end - begin) for count in counts])
 
-    def rates(self, end: float) -> list[tuple[float, list[float]]]:
-        """Return the middle of each bin up to ``end`` and its counts per second; bins without counts are zeros."""
-        width = self.width
-        while end / width > MAX_BINS / 4:
-            width *= 2  # a bin of the width of a unit or two would show units, not speed
-        coarse: dict[int, list[float]] = {}
-        for index, values in self.bins.items():
-            place = int(index * self.width / width)
-            coarse[place] = [a + b for a, b in zip(values, coarse.get(place, [0.0] * len(values)), strict=True)]
-        empty = [0.0] * len(next(iter(coarse.values()), [0.0]))
-        rates = []
-        for place in range(max(coarse, default=-1) + 1):
-            span = max(min(width, end - place * width), 1e-9) if place == max(coarse) else width
-            rates.append((place * width + span / 2, [value / span for value in coarse.get(place, empty)]))
-        return rates
+    def _merged(self) -> dict[int, tuple[float, ...]]:
+        merged: dict[int, tuple[float, ...]] = {}
+        for index, counts in self.bins.items():
+            self._put(merged, index // 2, counts)
+        return merged
+
+    @staticmethod
+    def _put(bins: dict[int, tuple[float, ...]], index: int, counts: Sequence[float]) -> None:
+        old = bins.get(index, (0.0,) * len(counts))
+        bins[index] = tuple(a + b for a, b in zip(old, counts, strict=True))
+
+    def rates(self) -> list[tuple[float, tuple[float, ...]]]:
+        """Return the middle of each bin, in seconds since the start, and its counts per second."""
+        if not self.bins:
+            return []
+        empty = (0.0,) * len(next(iter(self.bins.values())))
+        return [
+            ((index + 0.5) * self.width, tuple(count / self.width for count in self.bins.get(index, empty)))
+            for index in range(max(self.bins) + 1)
+        ]
 
 
 @dataclass
@@ -122,7 +122,8 @@ class Totals:
             self.seconds[name] += stats.get("seconds", {}).get(name, 0.0)
         began = stats["finished"] - sum(stats.get("seconds", {}).values())
         self.first_work = min(self.first_work or began, began)
-        self.timeline.add(stats["finished"] - self.begun, (stats.get("rows", 0), stats.get("tokens", 0)))
+        counts = (stats.get("rows", 0), stats.get("tokens", 0))
+        self.timeline.add(began - self.begun, stats["finished"] - self.begun, counts)
         self._add_worker(record, stats)
 
     def _add_worker(self, record: Record, stats: Mapping[str, Any]) -> None:
@@ -185,7 +186,7 @@ class Totals:
                 "tokens_per_second": self.new["tokens"] / working,
                 "timeline": [
                     {"t": middle, "rows_per_second": rates[0], "tokens_per_second": rates[1]}
-                    for middle, rates in self.timeline.rates(wall)
+                    for middle, rates in self.timeline.rates()
                 ],
             },
             "token_lengths": {"edges": list(LENGTH_EDGES), "counts": self.lengths},

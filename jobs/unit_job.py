@@ -134,6 +134,10 @@ class UnitJob(Job):
             for record in manifest.records(storage):
                 totals.add(record)
             run = Run(dataset, rows_per_unit, storage, manifest, lease, totals)
+            self._check_bad_rows(run)
+            if storage.exists(manifest.SUCCESS):
+                logger.info("all %d units were done by earlier runs; nothing is left to do", num_units)
+                return EXIT_OK
             with self._reported(run):
                 self._work(run)
                 manifest.succeed()
@@ -143,9 +147,7 @@ class UnitJob(Job):
         return EXIT_OK
 
     def _work(self, run: Run) -> None:
-        self._check_bad_rows(run)
         if run.manifest.num_done == run.manifest.plan.num_units:
-            logger.info("all %d units were done by earlier runs", run.manifest.num_done)
             return
         _start_ray(self.ray_address)
         options = self._pool_options(run)

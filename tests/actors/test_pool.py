@@ -1,0 +1,204 @@
+"""The pool: every unit once, whatever happens to the actors. Workers here know no torch, so they start at once."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.pool import Pool, PoolError, PoolOptions, UnitFailedError
+from sbert_ray.data.units import Unit
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+UNITS = [Unit(index, "a.parquet", index * 8, index * 8 + 8) for index in range(10)]
+
+
+class Worker:
+    """Notes each attempt in a folder, then does to some units what the test asks for."""
+
+    def __init__(
+        self,
+        folder: Path,
+        faults: Mapping[int, str] | None = None,
+        killers: tuple[int, ...] = (),
+        seconds: float = 0.01,
+    ) -> None:
+        self.folder = folder
+        self.faults = faults or {}
+        self.killers = killers
+        self.seconds = seconds
+        self.inside = 0
+        self.lock = threading.Lock()
+
+    def process(self, unit: Unit, beat: Callable[[int], None], excluded: Mapping[int, str] | None = None) -> str:
+        attempt = self.note(unit)
+        with self.lock:
+            self.inside += 1
+        (self.folder / f"inside-{self.inside}").touch()
+        fault = self.faults.get(unit.index, "")
+        self.probe(unit, beat, [p for p in range(unit.start, unit.stop or 0) if p not in (excluded or {})])
+        if fault and attempt <= int(fault.partition(" ")[2] or 1):
+            getattr(self, fault.partition(" ")[0])()
+        time.sleep(self.seconds)
+        beat(unit.stop - unit.start if unit.stop else 0)
+        with self.lock:
+            self.inside -= 1
+        return f"{os.getpid()} {sorted(excluded or {})}"
+
+    def positions(self, unit: Unit, beat: Callable[[int], None]) -> list[int]:
+        return list(range(unit.start, unit.stop or 0))
+
+    def probe(self, unit: Unit, beat: Callable[[int], None], positions: list[int]) -> None:
+        if set(positions) & set(self.killers):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def note(self, unit: Unit) -> int:
+        for attempt in range(1, 100):
+            try:
+                (self.folder / f"unit-{unit.index}-{attempt}").touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            return attempt
+        raise AssertionError("a unit was begun a hundred times")
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hang(self) -> None:
+        time.sleep(600)
+
+    def freeze(self) -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    def break_disk(self) -> None:
+        raise OSError(5, "Input/output error")
+
+    def raise_bug(self) -> None:
+        raise KeyError("a bug")
+
+    def greet(self, name: str, beat: Callable[[int], None]) -> str:
+        return f"hello {name}"
+
+
+def attempts(folder: Path) -> Counter[int]:
+    return Counter(int(path.name.split("-")[1]) for path in folder.glob("unit-*"))
+
+
+def run(folder: Path, num_workers: int = 2, options: Mapping[str, Any] | None = None, **worker: Any) -> Iterator[Any]:
+    settings = PoolOptions(num_workers, num_cpus=1, **{"hang_seconds": 30, "speculate": False, **(options or {})})
+    with Pool(partial(Worker, folder, **worker), settings) as pool:
+        yield from (done for done in pool.run(UNITS) if done is not None)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_each_unit_is_done_once(tmp_path: Path, num_workers: int) -> None:
+    done = list(run(tmp_path, num_workers, seconds=1.0))
+    assert sorted(item.unit.index for item in done) == list(range(10))
+    assert attempts(tmp_path) == Counter(range(10))
+    assert len({item.result.split()[0] for item in done}) == num_workers
+
+
+def test_units_in_flight_are_bounded(tmp_path: Path) -> None:
+    taken = 0
+
+    def stream() -> Iterator[Unit]:
+        nonlocal taken
+        for unit in UNITS:
+            taken += 1
+            yield unit
+
+    options = PoolOptions(num_workers=1, in_flight=2)
+    with Pool(partial(Worker, tmp_path), options) as pool:
+        for finished, _ in enumerate(done for done in pool.run(stream()) if done is not None):
+            assert taken <= finished + 1 + options.in_flight
+    assert {path.name for path in tmp_path.glob("inside-*")} == {"inside-1", "inside-2"}
+
+
+def test_an_actor_that_is_killed_is_replaced_and_its_units_run_again(tmp_path: Path) -> None:
+    done = list(run(tmp_path, faults={4: "die"}))
+    assert sorted(item.unit.index for item in done) == list(range(10))
+    again = [unit for unit, count in attempts(tmp_path).items() if count > 1]
+    assert 4 in again
+    assert len(again) <= 2  # no more than was in flight in that actor
+    assert max(item.attempts for item in done) == 2
+
+
+@pytest.mark.parametrize("fault", ["hang", "freeze"])
+def test_an_actor_without_a_sign_of_life_is_killed(tmp_path: Path, fault: str) -> None:
+    done = list(run(tmp_path, faults={3: fault}, options={"hang_seconds": 2}))
+    assert sorted(item.unit.index for item in done) == list(range(10))
+    assert attempts(tmp_path)[3] == 2
+
+
+def test_a_passing_failure_is_tried_again(tmp_path: Path) -> None:
+    done = list(run(tmp_path, faults={5: "break_disk 2"}))
+    assert sorted(item.unit.index for item in done) == list(range(10))
+    assert attempts(tmp_path)[5] == 3
+
+
+def test_a_lasting_failure_names_the_unit(tmp_path: Path) -> None:
+    with pytest.raises(
+        PoolError, match=r"unit 5 \(a.parquet \[40:48\]\) failed 2 times: OSError: .*Input/output error"
+    ):
+        list(run(tmp_path, faults={5: "break_disk 9"}, options={"max_attempts": 2}))
+    assert attempts(tmp_path)[5] == 2
+
+
+def test_a_bug_is_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(UnitFailedError, match=r"unit 2 .*KeyError: 'a bug'") as caught:
+        list(run(tmp_path, faults={2: "raise_bug 9"}))
+    assert attempts(tmp_path)[2] == 1
+    assert "in raise_bug" in str(caught.value.__cause__)  # the worker's own traceback
+
+
+def test_rows_that_kill_are_found_and_excluded(tmp_path: Path) -> None:
+    done = {item.unit.index: item for item in run(tmp_path, killers=(50, 53), options={"max_attempts": 2})}
+    assert sorted(done) == list(range(10))
+    assert done[6].result.endswith("[50, 53]")
+    assert all(item.result.endswith("[]") for index, item in done.items() if index != 6)
+
+
+def test_a_unit_that_kills_as_a_whole_fails(tmp_path: Path) -> None:
+    with pytest.raises((UnitFailedError, PoolError), match=r"takes its process down|workers died"):
+        list(run(tmp_path, num_workers=1, faults={0: "die 99"}, options={"max_attempts": 2}))
+
+
+def test_a_late_unit_is_begun_a_second_time(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    done = list(run(tmp_path, faults={9: "hang"}, options={"speculate": True, "hang_seconds": 300}))
+    assert sorted(item.unit.index for item in done) == list(range(10))
+    assert attempts(tmp_path)[9] == 2
+    assert time.monotonic() - begun < 60
+
+
+def test_a_worker_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UnitFailedError, match=r"a worker could not start: TypeError: .*unexpected keyword"):
+        list(run(tmp_path, nonsense=1))
+
+
+def test_workers_that_cannot_be_placed_are_reported(tmp_path: Path) -> None:
+    options = PoolOptions(num_workers=1, num_gpus=1, start_seconds=1)
+    with (
+        Pool(partial(Worker, tmp_path), options) as pool,
+        pytest.raises(PoolError, match=r"no worker was ready within 1 s; each needs 1\.0 CPUs and 1 GPUs"),
+    ):
+        list(pool.run(UNITS))
+
+
+def test_one_worker_can_be_called(tmp_path: Path) -> None:
+    with Pool(partial(Worker, tmp_path), PoolOptions(num_workers=1)) as pool:
+        assert pool.call("greet", "you") == "hello you"
+        with pytest.raises(UnitFailedError, match="missing failed: AttributeError"):
+            pool.call("missing", "you")
+
+
+def test_nothing_to_do_is_no_work(tmp_path: Path) -> None:
+    with Pool(partial(Worker, tmp_path), PoolOptions(num_workers=1)) as pool:
+        assert [done for done in pool.run([]) if done is not None] == []
