@@ -195,10 +195,10 @@ def find_failures(run: Callable[[range], object], rows: range, error: Exception)
         The reason for each row that fails alone.
 
     Raises:
-        Exception: ``error``, if no row fails alone or too many do: then it is not the rows' fault.
+        Exception: ``error``, if no row fails alone, or all or too many do: then it is not the rows' fault.
     """
     found = _failures(run, rows, error)
-    if not found or len(found) > MAX_FAILURES:
+    if not found or len(found) > MAX_FAILURES or len(found) == len(rows) > 1:
         raise error
     return found
 

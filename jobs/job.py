@@ -92,8 +92,10 @@ class Job(BaseModel, ABC):
         signal.signal(signal.SIGTERM, _stop)
         try:
             sys.exit(cls.from_argv(argv).run())
-        except (InputError, UnitFailedError) as error:
-            logger.debug("the cause", exc_info=error)
+        except InputError as error:
+            _fail(error, EXIT_FATAL)
+        except UnitFailedError as error:
+            sys.stderr.write(f"in the worker: {error.__cause__}\n")
             _fail(error, EXIT_FATAL)
         except (BusyError, LeaseLostError, StoppedError, PoolError, ConnectionError) as error:
             _fail(error, EXIT_RETRYABLE)

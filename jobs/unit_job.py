@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import signal
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -274,11 +276,12 @@ def _start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":
-        # Not whatever cluster happens to run here, nor one that has ended and left its address behind.
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
-    else:
-        ray.init(address=address, logging_level=logging.WARNING)
+    # "local" is not whatever cluster happens to run here, nor one that has ended and left its address behind.
+    options = {"include_dashboard": False} if address == "local" else {}
+    on_stop = signal.getsignal(signal.SIGTERM)
+    ray.init(address=address, logging_level=logging.WARNING, **options)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_stop)  # Ray's own handler exits with another code
 
 
 def _expected_rows(dataset: Dataset, limit: int | None) -> int:
