@@ -40,6 +40,10 @@ class StoppedError(Error, RuntimeError):
     """The job was asked to stop by a signal."""
 
 
+RETRYABLE = (BusyError, LeaseLostError, StoppedError, PoolError, ConnectionError)
+"""Failures that pass."""
+
+
 class Job(BaseModel, ABC):
     """A job's fields are its whole configuration: there is no other way to change what it does.
 
@@ -90,6 +94,7 @@ class Job(BaseModel, ABC):
         """Run the job from the command line and exit with its code."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
         signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGINT, _stop)
         try:
             sys.exit(cls.from_argv(argv).run())
         except InputError as error:
@@ -97,10 +102,8 @@ class Job(BaseModel, ABC):
         except UnitFailedError as error:
             sys.stderr.write(f"in the worker: {error.__cause__}\n")
             _fail(error, EXIT_FATAL)
-        except (BusyError, LeaseLostError, StoppedError, PoolError, ConnectionError) as error:
+        except RETRYABLE as error:
             _fail(error, EXIT_RETRYABLE)
-        except KeyboardInterrupt:
-            _fail(StoppedError("interrupted; the same command goes on from here"), EXIT_RETRYABLE)
 
 
 def _fail(error: BaseException, code: int) -> NoReturn:

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 
 from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
-from jobs.job import EXIT_OK, Job
+from jobs.job import EXIT_OK, RETRYABLE, Job
 from jobs.metrics import Metrics
 from jobs.progress import Progress
 from jobs.report import render_html
@@ -250,8 +250,7 @@ class UnitJob(Job):
         except LeaseLostError:
             raise  # the output is another run's now
         except BaseException as error:
-            state = "failed" if isinstance(error, Exception) else "stopped"
-            self._write_report(run, state, f"{type(error).__name__}: {error}")
+            self._write_report(run, "stopped" if isinstance(error, RETRYABLE) else "failed", str(error) or repr(error))
             raise
         self._write_report(run, "complete", None)
 
@@ -276,10 +275,9 @@ def _start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    # "local" is not whatever cluster happens to run here, nor one that has ended and left its address behind.
-    options = {"include_dashboard": False} if address == "local" else {}
     on_stop = signal.getsignal(signal.SIGTERM)
-    ray.init(address=address, logging_level=logging.WARNING, **options)
+    # "local" is not whatever cluster happens to run here, nor one that has ended and left its address behind.
+    ray.init(address=address, logging_level=logging.WARNING, include_dashboard=False if address == "local" else None)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)  # Ray's own handler exits with another code
 
