@@ -1,27 +1,27 @@
 """A dataset to read: Parquet or JSON lines in a file, a folder or a glob, on any file system that fsspec knows."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Self
 
 import pyarrow as pa
-from fsspec.core import url_to_fs
 
 from sbert_ray.data import jsonl, units
+from sbert_ray.data.columns import Columns
 from sbert_ray.data.errors import InputError
-from sbert_ray.data.manifest import Manifest
-from sbert_ray.data.parquet import ParquetReader, read_footer
+from sbert_ray.data.listing import PARQUET, FileInfo, list_files
+from sbert_ray.data.parquet import Footer, ParquetReader, read_footer
 from sbert_ray.data.rows import Rows
 from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import Unit
 
 logger = logging.getLogger(__name__)
 
-PARQUET = (".parquet", ".pq")
-JSONL = tuple(stem + codec for stem in (".jsonl", ".ndjson", ".json") for codec in ("", *jsonl.COMPRESSIONS))
 METADATA_THREADS = 16
 MANY_FILES = 1000
 
@@ -54,7 +54,7 @@ class RowReader:
 
     Args:
         url: folder that file names are relative to.
-        schema: what the columns of JSON lines must hold.
+        schema: types of the columns.
         max_rows: rows that are read at a time where a unit has no known end.
     """
 
@@ -62,10 +62,13 @@ class RowReader:
     schema: pa.Schema
     max_rows: int
 
-    def __post_init__(self) -> None:
-        storage = Storage(self.url)
-        object.__setattr__(self, "_parquet", ParquetReader(storage))
-        object.__setattr__(self, "_jsonl", jsonl.JsonlReader(storage, self.schema))
+    @cached_property
+    def _parquet(self) -> ParquetReader:
+        return ParquetReader(Storage(self.url), self.schema)
+
+    @cached_property
+    def _jsonl(self) -> jsonl.JsonlReader:
+        return jsonl.JsonlReader(Storage(self.url), self.schema)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, pa.Schema, int]]:
         return type(self), (self.url, self.schema, self.max_rows)
@@ -77,8 +80,8 @@ class RowReader:
             InputError: if the file is damaged.
         """
         if unit.file.endswith(PARQUET):
-            return self._parquet.read(unit, columns)  # type: ignore[attr-defined, no-any-return]
-        return self._jsonl.read(unit, columns, self.max_rows)  # type: ignore[attr-defined, no-any-return]
+            return self._parquet.read(unit, columns)
+        return self._jsonl.read(unit, columns, self.max_rows)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Dataset:
         url: as the user gave it.
         storage: folder that file names are relative to.
         files: in the order of their names.
-        schema: columns of the first file that has rows.
+        schema: the columns that were asked for, and their types.
         line_bytes: mean length of the first lines, for JSONL.
     """
 
@@ -125,42 +128,38 @@ class Dataset:
         Raises:
             InputError: if there is nothing to read, a file is damaged, or a column is missing or of a wrong type.
         """
-        storage, names = _list(url)
-        if len({name.endswith(PARQUET) for name in names}) > 1:
+        storage, found = list_files(url)
+        if len({file.name.endswith(PARQUET) for file in found}) > 1:
             raise InputError(f"{url} holds Parquet and JSONL files; give one kind, with a glob such as {url}/*.parquet")
-        if names[0].endswith(PARQUET):
-            return cls._open_parquet(url, storage, names, text_columns, copied_columns)
-        return cls._open_jsonl(url, storage, names, text_columns, copied_columns)
+        open_ = cls._open_parquet if found[0].name.endswith(PARQUET) else cls._open_jsonl
+        return open_(url, storage, found, Columns(text_columns, copied_columns))
 
     @classmethod
-    def _open_parquet(
-        cls, url: str, storage: Storage, names: Sequence[str], text: Sequence[str], copied: Sequence[str]
-    ) -> Self:
-        if len(names) > MANY_FILES:
-            logger.info("reading the metadata of %d files", len(names))
+    def _open_parquet(cls, url: str, storage: Storage, found: Sequence[FileInfo], columns: Columns) -> Self:
+        if len(found) > MANY_FILES:
+            logger.info("reading the metadata of %d files", len(found))
         files: list[InputFile] = []
-        types: pa.Schema | None = None
-        with ThreadPoolExecutor(METADATA_THREADS) as threads:
-            for name, footer in zip(names, threads.map(lambda name: read_footer(storage, name), names), strict=True):
-                found = _columns(storage.locate(name), footer.schema, text, copied)
-                types = types or found
-                _check_same(storage.locate(name), found, storage.locate(names[0]), types, copied)
-                files.append(InputFile(name, _size(storage, name), footer.identity, footer.row_groups))
-        dataset = cls(url, storage, tuple(files), types or pa.schema([]))
+        with closing(_footers(storage, found)) as footers:
+            for file, footer in zip(found, footers, strict=True):
+                columns.add(storage.locate(file.name), footer.schema)
+                files.append(InputFile(file.name, file.size, footer.identity, footer.row_groups))
+        dataset = cls(url, storage, tuple(files), columns.schema)
         if not dataset.num_rows:
             raise InputError(f"{url} holds no rows in its {len(files)} files")
         return dataset
 
     @classmethod
-    def _open_jsonl(
-        cls, url: str, storage: Storage, names: Sequence[str], text: Sequence[str], copied: Sequence[str]
-    ) -> Self:
-        files = tuple(InputFile(name, _size(storage, name), _version(storage, name)) for name in names)
-        for name in names:
-            schema, line_bytes = jsonl.infer_schema(storage, name)
+    def _open_jsonl(cls, url: str, storage: Storage, found: Sequence[FileInfo], columns: Columns) -> Self:
+        files = tuple(InputFile(file.name, file.size, file.version) for file in found)
+        for file in files:
+            where = storage.locate(file.name)
+            try:
+                schema, line_bytes = jsonl.infer_schema(storage, file.name)
+            except OSError as error:
+                raise InputError(f"cannot read {where}: {error}") from error
             if len(schema):
-                found = _columns(storage.locate(name), schema, text, copied)
-                return cls(url, storage, files, found, line_bytes)
+                columns.add(f"{where} (first {jsonl.SAMPLE_LINES} lines)", schema)
+                return cls(url, storage, files, columns.schema, line_bytes)
         raise InputError(f"{url} holds no JSON objects in its {len(files)} files")
 
     def reader(self, max_rows: int) -> RowReader:
@@ -181,7 +180,7 @@ class Dataset:
     def _cut(self, file: InputFile, rows_per_unit: int) -> Iterator[Unit]:
         if file.row_groups is not None:
             ranges = units.row_ranges(file.row_groups, rows_per_unit)
-        elif jsonl.compression(file.name):
+        elif jsonl.is_compressed(file.name):
             yield Unit(0, file.name, 0, None)
             return
         else:
@@ -213,72 +212,7 @@ class Dataset:
             yield next(iter(self.reader(per_unit).read(unit, [column])))
 
 
-def _list(url: str) -> tuple[Storage, list[str]]:
-    """Return the folder that ``url`` points into, and the names of the data files there."""
-    try:
-        fs, path = url_to_fs(url)
-        if any(mark in url for mark in "*?["):
-            paths = sorted(fs.glob(path))
-            fixed = path[: min(path.find(mark) for mark in "*?[" if mark in path)]
-            root = fixed.rpartition("/")[0]
-        elif fs.isfile(path):
-            root, paths = path.rpartition("/")[0], [path]
-        else:
-            root, paths = path, sorted(fs.find(path)) if fs.exists(path) else []
-    except (OSError, ImportError, ValueError) as error:
-        raise InputError(f"cannot read input {url}: {error}") from error
-    storage = Storage(str(fs.unstrip_protocol(root)) if "://" in url else root or "/")
-    if storage.exists(Manifest.PLAN):
-        return storage, Manifest.finished_files(storage)
-    prefix = len(root.rstrip("/")) + 1
-    names = [path[prefix:] for path in paths]
-    names = [name for name in names if not any(part.startswith((".", "_")) for part in name.split("/"))]
-    found = [name for name in names if name.endswith(PARQUET + JSONL)]
-    if not found:
-        what = f"; it has {names[:5]}" if names else ", or it does not exist"
-        raise InputError(f"no Parquet or JSONL files at {url}{what}; known suffixes are {[*PARQUET, *JSONL]}")
-    return storage, found
-
-
-def _size(storage: Storage, name: str) -> int:
-    fs, path = url_to_fs(storage.locate(name))
-    return int(fs.size(path))
-
-
-def _version(storage: Storage, name: str) -> str:
-    """Return the ETag of an object, or the time at which a file was last changed."""
-    fs, path = url_to_fs(storage.locate(name))
-    info = fs.info(path)
-    return str(next((info[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if key in info), "unknown"))
-
-
-def _columns(where: str, schema: pa.Schema, text: Sequence[str], copied: Sequence[str]) -> pa.Schema:
-    """Return the fields of the columns that are asked for, or say what is wrong with them."""
-    wanted = list(dict.fromkeys([*text, *copied]))
-    if missing := [column for column in wanted if column not in schema.names]:
-        raise InputError(f"{where} lacks column(s) {missing}; it has {schema.names}")
-    fields = []
-    for column in wanted:
-        field = schema.field(column)
-        if mixed := (field.metadata or {}).get(b"mixed"):
-            raise InputError(f"{where}: column {column!r} holds values of several types: {mixed.decode()}")
-        kind = pa.string() if pa.types.is_null(field.type) else field.type
-        if column in text and not _is_text(kind):
-            raise InputError(f"{where}: column {column!r} is {kind}; a text column must hold strings")
-        fields.append(pa.field(column, kind))
-    return pa.schema(fields)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-def _check_same(where: str, found: pa.Schema, first: str, types: pa.Schema, copied: Sequence[str]) -> None:
-    for column in copied:
-        if found.field(column).type != types.field(column).type:
-            raise InputError(
-                f"{where}: column {column!r} is {found.field(column).type}, but {types.field(column).type} in {first};"
-                " a column that is copied must have one type"
-            )
+def _footers(storage: Storage, files: Sequence[FileInfo]) -> Generator[Footer, None, None]:
+    """Read many footers at a time, in order; none is begun after the generator was closed."""
+    with ThreadPoolExecutor(METADATA_THREADS) as threads:
+        yield from threads.map(lambda file: read_footer(storage, file.name), files)

@@ -4,13 +4,15 @@ A row's position is the byte at which its line begins, in the decompressed text.
 never the end of the job.
 """
 
+import gzip
+import io
 import json
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-import fsspec.core
 import numpy as np
 import pyarrow as pa
 
@@ -19,37 +21,70 @@ from sbert_ray.data.rows import EXCERPT, BadRow, Rows
 from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import Unit
 
-COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+COMPRESSIONS = (".gz", ".zst")
 SAMPLE_LINES = 1000
+CHUNK = 2**20
 
 
-def compression(name: str) -> str | None:
-    """Return fsspec's name for the compression that a file's suffix tells."""
-    return next((codec for suffix, codec in COMPRESSIONS.items() if name.endswith(suffix)), None)
+def is_compressed(name: str) -> bool:
+    """Whether a file's suffix tells that it is compressed."""
+    return name.endswith(COMPRESSIONS)
 
 
 @contextmanager
 def _opened(storage: Storage, name: str) -> Iterator[BinaryIO]:
-    where, codec = storage.locate(name), compression(name)
-    try:
-        with fsspec.core.open(where, "rb", compression=codec) as file:
-            yield file
-    except ValueError as error:
-        if codec is not None and "not supported" in str(error):
-            raise InputError(f"{where}: reading {codec} needs a package: pip install 'sbert-ray[zstd]'") from error
-        raise
-    except (EOFError, zlib.error, OSError) as error:
-        if codec is None or isinstance(error, FileNotFoundError | PermissionError | ConnectionError | TimeoutError):
-            raise
-        message = f"{where} is no whole {codec} file: {error}; repair the file or take it out"
-        raise InputError(message) from error
+    where = storage.locate(name)
+    damage: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
+    with storage.open(name) as file:
+        raw: Any = file
+        if name.endswith(".gz"):
+            raw = gzip.GzipFile(fileobj=file)
+        elif name.endswith(".zst"):
+            try:
+                import zstandard
+            except ImportError as error:
+                message = f"{where}: reading .zst files needs a package: pip install 'sbert-ray[zstd]'"
+                raise InputError(message) from error
+            raw, damage = _ZstdFile(file, zstandard.ZstdDecompressor()), (EOFError, zstandard.ZstdError)
+        try:
+            yield io.BufferedReader(raw, CHUNK)  # remote files have a slow readline of their own
+        except damage as error:
+            raise InputError(f"{where} is damaged: {error}; repair the file or take it out") from error
+
+
+class _ZstdFile(io.RawIOBase):
+    """Decompresses frame after frame, and knows a file that was cut off, which zstandard's own reader does not."""
+
+    def __init__(self, file: BinaryIO, decompressor: Any) -> None:
+        self._file = file
+        self._decompressor = decompressor
+        self._frame: Any = None
+        self._input = self._output = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._output:
+            self._input = self._input or self._file.read(CHUNK // 8)
+            if not self._input:
+                if self._frame is not None:
+                    raise EOFError("it ends in the middle of a frame")
+                return 0
+            self._frame = self._frame or self._decompressor.decompressobj()
+            self._output, self._input = self._frame.decompress(self._input), b""
+            if self._frame.eof:
+                self._frame, self._input = None, self._frame.unused_data
+        size = min(len(buffer), len(self._output))
+        buffer[:size], self._output = self._output[:size], self._output[size:]
+        return size
 
 
 def lines(storage: Storage, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
     """Yield each line that begins in the bytes from ``start`` to ``stop``, with its position; blank lines are left out.
 
     Raises:
-        InputError: if a compressed file is damaged, or its compression is not installed.
+        InputError: if a compressed file is damaged, or what decompresses it is not installed.
     """
     with _opened(storage, name) as file:
         position = start
@@ -72,7 +107,7 @@ def parse(line: bytes) -> dict[str, Any]:
         ValueError: that says what is wrong with the line.
     """
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.removeprefix(BOM_UTF8).rstrip().decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"invalid UTF-8 at byte {error.start} of the line") from error
     except json.JSONDecodeError as error:
@@ -87,8 +122,8 @@ def parse(line: bytes) -> dict[str, Any]:
 def infer_schema(storage: Storage, name: str) -> tuple[pa.Schema, float]:
     """Return the schema of the first lines that can be read, and the mean bytes of a line.
 
-    Raises:
-        InputError: if values of one column are of different types.
+    Where values of a column are of several types, its field says so in its metadata; its type is string if there are
+    strings among them, so that whoever needs text can take the others for bad rows.
     """
     objects, num_bytes, num_lines = [], 0, 0
     for _, line in lines(storage, name):
@@ -99,14 +134,26 @@ def infer_schema(storage: Storage, name: str) -> tuple[pa.Schema, float]:
             continue  # counted when its unit is read
         if num_lines == SAMPLE_LINES:
             break
-    names = list(dict.fromkeys(column for item in objects for column in item))
-    fields = []
-    for column in names:
-        try:
-            fields.append(pa.field(column, pa.array([item.get(column) for item in objects]).type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
-            fields.append(pa.field(column, pa.null(), metadata={"mixed": str(error)}))
+    names = dict.fromkeys(column for item in objects for column in item)
+    fields = [_field(column, [item.get(column) for item in objects]) for column in names]
     return pa.schema(fields), num_bytes / max(num_lines, 1)
+
+
+def _field(name: str, values: list[Any]) -> pa.Field:
+    try:
+        return pa.field(name, pa.array([value for value in values if is_unicode(value)]).type)
+    except (pa.ArrowException, OverflowError) as error:
+        kind = pa.string() if any(isinstance(value, str) for value in values) else pa.null()
+        return pa.field(name, kind, metadata={"mixed": str(error)})
+
+
+def is_unicode(value: Any) -> bool:
+    """Whether a value can be written as UTF-8; JSON knows escapes of lone surrogates, which are no characters."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def position_after(storage: Storage, name: str, num_rows: int) -> tuple[int | None, int]:
@@ -127,23 +174,25 @@ class JsonlReader:
         self.schema = schema
 
     def read(self, unit: Unit, columns: Sequence[str], max_rows: int) -> Iterator[Rows]:
-        """Yield the rows of ``unit``, at most ``max_rows`` at a time."""
+        """Yield the rows of ``unit``, at most ``max_rows`` at a time, and at least one piece."""
         schema = pa.schema([self.schema.field(column) for column in columns])
         positions: list[int] = []
         values: list[list[Any]] = []
         bad: list[BadRow] = []
+        is_first = True
         for position, line in lines(self.storage, unit.file, unit.start, unit.stop):
+            if len(positions) + len(bad) == max_rows:
+                yield _rows(unit.file, positions, values, schema, bad)
+                positions, values, bad, is_first = [], [], [], False
             try:
                 row = parse(line)
                 values.append([_fitting(row.get(field.name), field) for field in schema])
                 positions.append(position)
             except ValueError as error:
-                text = line[:EXCERPT].decode(errors="replace")
+                text = line.strip()[:EXCERPT].decode(errors="replace")
                 bad.append(BadRow(unit.file, position, str(error), text=text))
-            if len(positions) + len(bad) == max_rows:
-                yield _rows(unit.file, positions, values, schema, bad)
-                positions, values, bad = [], [], []
-        yield _rows(unit.file, positions, values, schema, bad)
+        if positions or bad or is_first:
+            yield _rows(unit.file, positions, values, schema, bad)
 
 
 def _fitting(value: Any, field: pa.Field) -> Any:
@@ -151,11 +200,26 @@ def _fitting(value: Any, field: pa.Field) -> Any:
     if value is None or (type(value) is str and pa.types.is_string(field.type) and value.isprintable()):
         return value  # the usual case, without the cost of asking Arrow
     try:
-        pa.scalar(value, type=field.type)
-    except (pa.ArrowException, UnicodeEncodeError, TypeError, ValueError, OverflowError) as error:
+        kept = pa.scalar(value, type=field.type).as_py()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"column {field.name!r} holds a lone surrogate, which is no character: {error}") from error
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         message = f"column {field.name!r} must be {field.type}, got {type(value).__name__}: {error}"
         raise ValueError(message) from error
+    if not _is_whole(value, kept):
+        raise ValueError(
+            f"column {field.name!r} must be {field.type}, and would keep but {kept!r} of {value!r}"[:EXCERPT]
+        )
     return value
+
+
+def _is_whole(value: Any, kept: Any) -> bool:
+    """Whether Arrow has kept all of a value: it drops fractions of integers and unknown fields of structs."""
+    if isinstance(value, dict):
+        return all(_is_whole(item, kept.get(key)) for key, item in value.items())
+    if isinstance(value, list):
+        return all(map(_is_whole, value, kept))
+    return bool(value == kept or value != value)  # NaN is not equal to itself
 
 
 def _rows(file: str, positions: list[int], values: list[list[Any]], schema: pa.Schema, bad: list[BadRow]) -> Rows:

@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 NAME = "_manifest/lease.json"
 TTL_SECONDS = 20.0
+SETTLING = 0.05
+"""Part of its time to live for which a lease that was taken over is looked at before it counts."""
+PATIENCE = 1.5
+"""Times to live without renewal after which a run elsewhere is taken for dead."""
 
 
 class Lease:
@@ -40,6 +44,7 @@ class Lease:
         self.owner = uuid.uuid4().hex
         self._renewed = time.monotonic()
         self._lost = False
+        self._took_over = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -50,7 +55,15 @@ class Lease:
             BusyError: if another run holds it.
         """
         while not self.storage.create(NAME, self._document()):
-            self._wait_for_end()
+            holder = self._read()
+            if holder is not None and holder["owner"] == self.owner:
+                break  # the store took the file, but its answer was lost
+            if holder is not None:
+                self._take_over(holder)
+        if self._took_over:
+            time.sleep(self.ttl * SETTLING)  # whoever took it over at the same time has removed what it saw by now
+            self._check_owner()
+        self._renewed = time.monotonic()
         self._thread.start()
         return self
 
@@ -59,7 +72,8 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if not self._lost:
+        holder = None if self._lost else self._read()
+        if holder is not None and holder["owner"] == self.owner:
             self.storage.remove(NAME)
 
     def check(self) -> None:
@@ -75,23 +89,29 @@ class Lease:
         holder = {"owner": self.owner, "renewed": time.time(), "ttl": self.ttl, **_process()}
         return json.dumps(holder).encode()
 
-    def _wait_for_end(self) -> None:
-        """Return once the present lease is void and gone."""
-        holder = self._read()
-        if holder is None:
-            return
+    def _take_over(self, holder: dict[str, Any]) -> None:
+        """Remove the lease of ``holder`` once it is void."""
+        who = f"process {holder['pid']} on {holder['host']}"
         if not _has_died(holder):
-            who = f"process {holder['pid']} on {holder['host']}"
+            busy = BusyError(f"{who} is writing to {self.storage.url}; wait until it ends, or stop it")
             if holder["machine"] == _machine():
-                raise BusyError(f"{who} is writing to {self.storage.url}; wait until it ends, or stop it")
+                raise busy
             logger.warning("%s may be writing to %s; looking for a sign of life", who, self.storage.url)
-            time.sleep(max(self.ttl, holder["ttl"]) * 1.5)
+            time.sleep(max(self.ttl, holder["ttl"]) * PATIENCE)
             again = self._read()
-            if again is not None and again != holder:
-                raise BusyError(f"{who} is writing to {self.storage.url}; wait until it ends, or stop it")
-        logger.warning("taking over %s from a run that died", self.storage.url)
+            if again is None:
+                return
+            if again != holder:
+                raise busy
+        logger.warning("taking over %s from %s, which has died", self.storage.url, who)
+        self._took_over = True
         if self._read() == holder:
             self.storage.remove(NAME)
+
+    def _check_owner(self) -> None:
+        holder = self._read()
+        if holder is None or holder["owner"] != self.owner:
+            raise BusyError(f"another run began to write to {self.storage.url} at the same time; wait until it ends")
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -130,16 +150,28 @@ def _process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "machine": _machine(),
         "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _started(os.getpid()),
     }
+
+
+def _started(pid: int) -> float:
+    """Return when a process began: in ticks since the machine did where that is known, as clocks are set now and then.
+
+    Raises:
+        NoSuchProcess: if there is none.
+    """
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return float(status.read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return float(psutil.Process(pid).create_time())
 
 
 def _has_died(holder: dict[str, Any]) -> bool:
     if holder["machine"] != _machine():
         return False
     try:
-        process = psutil.Process(holder["pid"])
-        alive = process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - holder["started"]) < 1.0
+        is_zombie = psutil.Process(holder["pid"]).status() == psutil.STATUS_ZOMBIE
+        return is_zombie or bool(_started(holder["pid"]) != holder["started"])
     except psutil.NoSuchProcess:
         return True
-    return not alive

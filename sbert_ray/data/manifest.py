@@ -53,10 +53,12 @@ class Plan:
     def differences(self, other: Self) -> list[str]:
         """Describe how ``other`` differs, a line each."""
         changes = [] if self.job == other.job else [f"job: {self.job} -> {other.job}"]
+        if self.num_units != other.num_units:
+            changes.append(f"units of work: {self.num_units} -> {other.num_units}")
         for name in sorted(self.settings.keys() | other.settings.keys()):
-            old, new = self.settings.get(name), other.settings.get(name)
+            old, new = (json.dumps(plan.settings.get(name)) for plan in (self, other))
             if old != new:
-                changes.append(f"{name}: {json.dumps(old)} -> {json.dumps(new)}")
+                changes.append(f"{name}: {old} -> {new}")
         olds, news = ({file["name"]: file for file in plan.files} for plan in (self, other))
         for word, names in {
             "removed": olds.keys() - news.keys(),
@@ -125,10 +127,16 @@ class Manifest:
         """
         if not storage.exists(cls.PLAN):
             return None
-        document = json.loads(storage.read(cls.PLAN))
-        if document["format"] != FORMAT:
-            raise InputError(f"{storage.locate(cls.PLAN)} has format {document['format']}; this version knows {FORMAT}")
-        return Plan(**document["plan"])
+        where = storage.locate(cls.PLAN)
+        try:
+            document = json.loads(storage.read(cls.PLAN))
+            known = document["format"]
+            plan = document["plan"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{where} is damaged: {error!r}; give a new output") from error
+        if known != FORMAT:
+            raise InputError(f"{where} has format {known}; this version knows {FORMAT}")
+        return Plan(**plan)
 
     @classmethod
     def open(cls, storage: Storage, plan: Plan) -> Self:
@@ -159,11 +167,12 @@ class Manifest:
     def _load(self) -> None:
         sizes = self.storage.sizes("data")
         for name in self.segments(self.storage):
-            records = list(_parse(self.storage.read(f"_manifest/{name}")))
+            records = list(_read(self.storage, name))
             whole = [record for record in records if sizes.get(record.file.removeprefix("data/")) == record.num_bytes]
             if len(whole) < len(records):
+                self.storage.remove(self.SUCCESS)  # first, so that a run that ends here leaves no false one
                 self.storage.write(f"_manifest/{name}", _dump(whole))
-            self._segment, self._num_segments = whole, self._num_segments + 1
+            self._segment, self._num_segments = whole, _number(name) + 1
             for record in whole:
                 self.done[record.unit] = 1
                 self.run = max(self.run, record.run + 1)
@@ -171,11 +180,16 @@ class Manifest:
             self.storage.remove(self.SUCCESS)
 
     def clean(self) -> None:
-        """Remove what earlier runs left in the data folder without committing it."""
-        committed = {record.file for record in self.records(self.storage)}
-        for name in self.storage.sizes("data"):
-            if f"data/{name}" not in committed:
-                self.storage.remove(f"data/{name}")
+        """Remove what earlier runs left without committing it."""
+        keep: set[str] = set()
+        for record in self.records(self.storage):
+            keep.add(record.file)
+            if record.bad_rows:
+                keep.add(record.file.replace("data/", "_quarantine/").replace(".parquet", ".jsonl"))
+        for folder in ("data", "_quarantine"):
+            for name in self.storage.sizes(folder):
+                if f"{folder}/{name}" not in keep:
+                    self.storage.remove(f"{folder}/{name}")
 
     @property
     def num_done(self) -> int:
@@ -217,24 +231,32 @@ class Manifest:
     def records(cls, storage: Storage) -> Iterator[Record]:
         """Yield the record of each committed unit, in the order in which they were committed."""
         for name in cls.segments(storage):
-            yield from _parse(storage.read(f"_manifest/{name}"))
+            yield from _read(storage, name)
 
     @classmethod
-    def finished_files(cls, storage: Storage) -> list[str]:
-        """Return the data files of a finished output, in order.
+    def finished_files(cls, storage: Storage) -> dict[str, int]:
+        """Return the bytes of each data file of a finished output that has rows, by its name, in order.
 
         Raises:
             InputError: if the output is not finished.
         """
         if not storage.exists(cls.SUCCESS):
             raise InputError(f"{storage.url} is the output of a job that has not finished; run that job again first")
-        return sorted(record.file for record in cls.records(storage) if record.rows)
+        return dict(sorted((record.file, record.num_bytes) for record in cls.records(storage) if record.rows))
 
 
 def _dump(records: Iterable[Record]) -> bytes:
     return b"".join(json.dumps(asdict(record)).encode() + b"\n" for record in records)
 
 
-def _parse(data: bytes) -> Iterator[Record]:
-    for line in data.splitlines():
-        yield Record(**json.loads(line))
+def _read(storage: Storage, segment: str) -> Iterator[Record]:
+    name = f"_manifest/{segment}"
+    for number, line in enumerate(storage.read(name).splitlines(), start=1):
+        try:
+            yield Record(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{storage.locate(name)}, line {number} is damaged: {error}; give a new output") from error
+
+
+def _number(segment: str) -> int:
+    return int(segment.removeprefix("records-").removesuffix(".jsonl"))

@@ -16,7 +16,8 @@ from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import Unit
 
 CACHED_BYTES = 512 * 2**20
-"""Larger row groups are read anew for each unit that lies in them."""
+"""Larger row groups are read piece by piece, and anew for each unit that lies in them."""
+PIECE_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,20 @@ def read_footer(storage: Storage, name: str) -> Footer:
     Raises:
         InputError: if it is no readable Parquet file.
     """
-    with storage.open(name) as file:
-        try:
+    where = storage.locate(name)
+    try:
+        with storage.open(name) as file:
             metadata = pq.ParquetFile(file).metadata
             schema = metadata.schema.to_arrow_schema()
             raw = _footer_bytes(file)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            message = f"{storage.locate(name)} is no readable Parquet file: {error}; repair it or take it out"
-            raise InputError(message) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{where} is no readable Parquet file: {_line(error)}; repair it or take it out") from error
     row_groups = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
     return Footer(schema, row_groups, hashlib.sha256(raw).hexdigest())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())  # Arrow's messages go over several lines
 
 
 def _footer_bytes(file: BinaryIO) -> bytes:
@@ -60,43 +65,77 @@ class ParquetReader:
     """Reads row ranges, and keeps the last row group, since the next unit often lies in the same one.
 
     Safe to use from several threads.
+
+    Args:
+        storage: folder that file names are relative to.
+        schema: types of columns; a file in which all values of a column are null may have it without a type.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, schema: pa.Schema) -> None:
         self.storage = storage
+        self.schema = schema
         self._lock = threading.Lock()
         self._cached: tuple[tuple[str, int, tuple[str, ...]], pa.Table] | None = None
 
     def read(self, unit: Unit, columns: Sequence[str]) -> Iterator[Rows]:
-        """Yield the rows of ``unit`` in one piece."""
+        """Yield the rows of ``unit`` in one piece.
+
+        Raises:
+            InputError: if they are damaged, or the file was changed.
+        """
         assert unit.stop is not None
         where = f"{self.storage.locate(unit.file)}, rows {unit.start} to {unit.stop - 1}"
         try:
             with self.storage.open(unit.file) as file:
-                table = self._read(pq.ParquetFile(file), unit, tuple(columns))
-        except (pa.ArrowException, pa.ArrowInvalid) as error:
-            raise InputError(f"{where} cannot be read: {error}; repair the file or take it out") from error
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                table = self._read(parquet, unit.file, range(unit.start, unit.stop), tuple(columns))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+                raise  # of the file system; what Arrow finds wrong with the bytes has no number
+            raise InputError(f"{where} cannot be read: {_line(error)}; repair the file or take it out") from error
         if table.num_rows != unit.stop - unit.start:
             raise InputError(f"{where}: the file now holds other rows than when the run was planned")
-        yield Rows(unit.file, table, np.arange(unit.start, unit.stop))
+        yield Rows(unit.file, self._typed(table), np.arange(unit.start, unit.stop))
 
-    def _read(self, parquet: pq.ParquetFile, unit: Unit, columns: tuple[str, ...]) -> pa.Table:
-        pieces, first = [], 0
+    def _read(self, parquet: pq.ParquetFile, file: str, wanted: range, columns: tuple[str, ...]) -> pa.Table:
+        pieces, first = [parquet.schema_arrow.empty_table().select(list(columns))], 0
         for group in range(parquet.metadata.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
-            start, stop = max(unit.start - first, 0), min((unit.stop or 0) - first, rows)
+            start, stop = max(wanted.start - first, 0), min(wanted.stop - first, rows)
             if start < stop:
-                pieces.append(self._row_group(parquet, unit.file, group, columns).slice(start, stop - start))
+                pieces += self._row_group(parquet, file, group, columns, range(start, stop))
             first += rows
-        return pa.concat_tables(pieces) if pieces else parquet.schema_arrow.empty_table().select(list(columns))
+        return pa.concat_tables(pieces)
 
-    def _row_group(self, parquet: pq.ParquetFile, file: str, group: int, columns: tuple[str, ...]) -> pa.Table:
+    def _row_group(
+        self, parquet: pq.ParquetFile, file: str, group: int, columns: tuple[str, ...], part: range
+    ) -> list[pa.Table]:
+        if parquet.metadata.row_group(group).total_byte_size > CACHED_BYTES:
+            return list(_streamed(parquet, group, columns, part))
         key = (file, group, columns)
         with self._lock:
-            if self._cached is not None and self._cached[0] == key:
-                return self._cached[1]
-        table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
-        if table.nbytes <= CACHED_BYTES:
+            table = self._cached[1] if self._cached is not None and self._cached[0] == key else None
+        if table is None:
+            table = parquet.read_row_group(group, columns=list(columns), use_threads=False).select(list(columns))
             with self._lock:
                 self._cached = (key, table)
+        return [table.slice(part.start, len(part))]
+
+    def _typed(self, table: pa.Table) -> pa.Table:
+        for index, field in enumerate(table.schema):
+            if pa.types.is_null(field.type):
+                kind = self.schema.field(field.name).type
+                table = table.set_column(index, pa.field(field.name, kind), pa.nulls(len(table), kind))
         return table
+
+
+def _streamed(parquet: pq.ParquetFile, group: int, columns: tuple[str, ...], part: range) -> Iterator[pa.Table]:
+    """Yield the wanted rows of a row group that is too large to be held as a whole."""
+    first = 0
+    for batch in parquet.iter_batches(PIECE_ROWS, row_groups=[group], columns=list(columns), use_threads=False):
+        start, stop = max(part.start - first, 0), min(part.stop - first, batch.num_rows)
+        if start < stop:
+            yield pa.Table.from_batches([batch.slice(start, stop - start)]).select(list(columns))
+        first += batch.num_rows
+        if first >= part.stop:
+            return

@@ -1,6 +1,7 @@
 """Where units are committed: one Parquet file each, and the rows that could not be processed beside it."""
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,14 +66,18 @@ class UnitOutput:
         """
         assert self._writer is not None, "a unit has at least one table"
         self._writer.close()
-        if self.bad:
-            lines = (json.dumps(asdict(row), ensure_ascii=False) for row in self.bad)
-            self.storage.write(quarantine_file(self.unit), "\n".join([*lines, ""]).encode())
-        num_bytes, sha256 = self.path.stat().st_size, digest(self.path)
-        if not self.storage.publish(self.path, self.file):
-            data = self.storage.read(self.file)
-            num_bytes, sha256 = len(data), hashlib.sha256(data).hexdigest()
-        return Committed(self.file, self.rows, len(self.bad), num_bytes, sha256)
+        lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.bad)
+        quarantine = "".join(lines).encode(errors="backslashreplace")
+        if self.storage.publish(self.path, self.file):
+            if self.bad:
+                self.storage.write(quarantine_file(self.unit), quarantine)
+            return Committed(self.file, self.rows, len(self.bad), self.path.stat().st_size, digest(self.path))
+        data = self.storage.read(self.file)
+        rows = pq.read_metadata(io.BytesIO(data)).num_rows
+        bad_rows = self.rows + len(self.bad) - rows  # of as many rows in all, it wrote so many
+        if bad_rows == len(self.bad) > 0:
+            self.storage.create(quarantine_file(self.unit), quarantine)  # that attempt may have died just before
+        return Committed(self.file, rows, bad_rows, len(data), hashlib.sha256(data).hexdigest())
 
     def close(self) -> None:
         """Let go of the scratch file."""

@@ -67,7 +67,7 @@ class Storage:
         try:
             self.write(probe, b"")
             self.remove(probe)
-        except OSError as error:
+        except Exception as error:
             raise InputError(f"cannot write to {self.url}: {error}; give a folder that can be written to") from error
 
     def exists(self, name: str) -> bool:
@@ -135,15 +135,25 @@ class Storage:
 
     def publish(self, temporary: Path, name: str) -> bool:
         """Put a ``temporary`` file in place as ``name`` unless that exists; return whether it was put there."""
+        if not self._is_local:
+            return self._upload(temporary, name)
+        target = Path(self._path(name))
+        _flush(temporary)
         try:
-            if not self._is_local:
-                self._fs.put_file(str(temporary), self._path(name), mode="create")
-                return True
-            _flush(temporary)
-            _place(temporary, Path(self._path(name)))
+            _place(temporary, target)
         except FileExistsError:
             return False
-        _flush(Path(self._path(name)).parent)
+        _flush(target.parent)
+        return True
+
+    def _upload(self, temporary: Path, name: str) -> bool:
+        self._forget_listings()  # a store without conditional writes looks whether the file is there
+        try:
+            self._fs.put_file(str(temporary), self._path(name), mode="create")
+        except OSError:
+            if self.exists(name):  # stores disagree on the error for a file that is there
+                return False
+            raise
         return True
 
     def _forget_listings(self) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -137,7 +137,10 @@ class _Checker:
             return ["the file is missing; run the job again"], None
         if len(data) != record.num_bytes or hashlib.sha256(data).hexdigest() != record.sha256:
             return ["the file is not what was written (other size or checksum); remove it and run the job again"], None
-        table = pq.read_table(io.BytesIO(data), use_threads=False)
+        try:
+            table = pq.read_table(io.BytesIO(data), use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            return [f"the file cannot be read: {error}; remove it and run the job again"], None
         problems = []
         if table.num_rows != record.rows:
             problems.append(f"{table.num_rows} rows, and {record.rows} in the manifest")
@@ -147,27 +150,27 @@ class _Checker:
         return problems, table.schema.remove_metadata()
 
     def _compare_rows(self, unit: Unit, record: Record, table: pa.Table) -> list[str]:
+        where = quarantine_file(unit)
         bad = set(self._quarantined(unit)) if record.bad_rows else set()
         if len(bad) != record.bad_rows:
-            return [f"{len(bad)} rows in {quarantine_file(unit)}, and {record.bad_rows} in the manifest"]
-        columns = [self.id_column] if self.id_column else self.plan.settings["text_column"][:1]
-        expected, offset = [], 0
-        for rows in self.reader.read(unit, columns):
-            bad -= {row.position for row in rows.bad}
-            keep = ~np.isin(rows.positions, list(bad))
-            bad -= set(rows.positions[~keep].tolist())
-            expected.append(rows.table[0].filter(pa.array(keep)) if self.id_column else pa.array(rows.positions[keep]))
-            offset += int(keep.sum())
-        if bad:
-            return [f"{quarantine_file(unit)} has rows that the input lacks: {sorted(bad)[:SHOWN]}"]
+            return [f"{len(bad)} rows in {where}, and {record.bad_rows} in the manifest"]
         name = self.id_column or "source_position"
-        chunks = [
-            chunk for part in expected for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])
-        ]
-        wanted = pa.chunked_array(chunks, type=expected[0].type)
-        if not wanted.equals(table[name]):
-            return [f"{name} is not that of the {offset} input rows of {unit} in their order"]
-        return []
+        if name not in table.column_names:
+            return [f"there is no column {name!r}; it has {table.column_names}"]
+        columns = [self.id_column] if self.id_column else self.plan.settings["text_column"][:1]
+        expected: list[pa.ChunkedArray] = []
+        read: set[int] = set()
+        for rows in self.reader.read(unit, columns):
+            unreadable = {row.position for row in rows.bad}
+            if lost := unreadable - bad:
+                return [f"the input has rows that cannot be read and are not in {where}: {sorted(lost)[:SHOWN]}"]
+            is_bad = np.isin(rows.positions, np.fromiter(bad, np.int64))
+            read |= unreadable | set(rows.positions[is_bad].tolist())
+            ids = rows.table[0] if self.id_column else pa.chunked_array([rows.positions])
+            expected.append(ids.filter(pa.array(~is_bad)))
+        if unknown := bad - read:
+            return [f"{where} has rows that the input lacks: {sorted(unknown)[:SHOWN]}"]
+        return _difference(unit, name, expected, table[name])
 
     def _quarantined(self, unit: Unit) -> Iterator[int]:
         try:
@@ -176,6 +179,27 @@ class _Checker:
             return
         for line in lines:
             yield json.loads(line)["position"]
+
+
+def _difference(unit: Unit, name: str, expected: Sequence[pa.ChunkedArray], found: pa.ChunkedArray) -> list[str]:
+    """Say where ids are not those that are expected."""
+    wanted = _comparable(pa.chunked_array([chunk for ids in expected for chunk in ids.chunks], type=expected[0].type))
+    found = _comparable(found)
+    if wanted.equals(found):
+        return []
+    if len(wanted) != len(found):
+        return [f"{len(found)} rows, and {unit} has {len(wanted)} less those in quarantine"]
+    if wanted.type != found.type:
+        return [f"{name} is {found.type}, and {wanted.type} in the input"]
+    index = next(index for index in range(len(wanted)) if not wanted.slice(index, 1).equals(found.slice(index, 1)))
+    return [f"{name} is not that of the input rows of {unit} in their order, first in row {index}"]
+
+
+def _comparable(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return ids so that equal ones are equal to Arrow: without a dictionary, and without NaN, which equals nothing."""
+    if pa.types.is_dictionary(ids.type):
+        return ids.cast(ids.type.value_type)
+    return ids.cast(pa.string()) if pa.types.is_floating(ids.type) else ids
 
 
 def _is_finite(column: pa.ChunkedArray) -> bool:
@@ -191,18 +215,21 @@ def _find_duplicates(storage: Storage, records: Iterable[Record], id_column: str
     """Note ids that occur more than once. Ids are compared by hashes, so many at a time that memory stays bounded."""
     files = [record.file for record in records if record.rows]
     passes = -(-verdict.rows // HASHES_PER_PASS)
+    repeated = more = 0
     for turn in range(passes):
         with ThreadPoolExecutor(THREADS) as threads:
             hashes = threads.map(partial(_hashes, storage, id_column, passes, turn), files)
             _, counts = np.unique(np.concatenate(list(hashes)), return_counts=True)
-        if repeated := int((counts > 1).sum()):
-            more = int(counts[counts > 1].sum()) - repeated
-            verdict.notes.append(f"{repeated} ids occur more than once, {more} rows too many (a note, not a fault)")
+        repeated += int((counts > 1).sum())
+        more += int((counts[counts > 1] - 1).sum())
+    if repeated:
+        verdict.notes.append(f"{repeated} ids occur more than once, {more} rows too many (a note, not a fault)")
 
 
 def _hashes(storage: Storage, id_column: str, passes: int, turn: int, file: str) -> NDArray[np.uint64]:
     with storage.open(file) as source:
         ids = pq.read_table(source, columns=[id_column], use_threads=False)[id_column]
+    ids = _comparable(ids)
     if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
         ids = ids.cast(pa.large_binary())  # ids need not be valid UTF-8
     digests = (hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in ids.to_pylist())

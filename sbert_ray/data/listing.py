@@ -1,0 +1,108 @@
+"""Which files a path or URL stands for."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.jsonl import COMPRESSIONS
+from sbert_ray.data.manifest import Manifest
+from sbert_ray.data.storage import Storage
+
+PARQUET = (".parquet", ".pq")
+JSONL = tuple(stem + codec for stem in (".jsonl", ".ndjson", ".json") for codec in ("", *COMPRESSIONS))
+GLOB = "*?["
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """What a listing tells of a file."""
+
+    name: str
+    """Path relative to the folder that was listed."""
+    size: int
+    version: str
+    """ETag of an object, or the time at which a file was last changed."""
+
+
+def list_files(url: str) -> tuple[Storage, list[FileInfo]]:
+    """Return the folder that ``url`` points into, and the data files there, in the order of their names.
+
+    Files and folders whose names begin with a dot or an underscore are left out. Of a job's output, only what is in its
+    manifest is there.
+
+    Args:
+        url: file, folder or glob, on any file system that fsspec knows.
+
+    Raises:
+        InputError: if there is none, or the folder cannot be read.
+    """
+    if "::" in url:
+        raise InputError(f"cannot read input {url}: chained URLs are not known here; give a plain path or URL")
+    try:
+        fs, path = url_to_fs(url)
+        fs.invalidate_cache()
+        root, entries = _entries(fs, path.rstrip("/"))
+    except Exception as error:
+        raise InputError(f"cannot read input {url}: {error or repr(error)}") from error
+    storage = Storage(str(fs.unstrip_protocol(root)) if "://" in url else root or "/")
+    start = len(root.rstrip("/")) + 1
+    infos = {name[start:]: _info(name[start:], entry) for name, entry in entries.items()}
+    if storage.exists(Manifest.PLAN):
+        committed = Manifest.finished_files(storage)
+        found = [FileInfo(name, size, "") for name, size in committed.items() if name in infos]
+        if len(found) < len(committed) and not any(mark in url for mark in GLOB):
+            raise InputError(f"{url} lacks files that are in its manifest; run the job that made it again")
+    else:
+        found = [infos[name] for name in sorted(infos) if not _is_hidden(name) and name.endswith(PARQUET + JSONL)]
+    if not found:
+        names = [name for name in sorted(infos) if not _is_hidden(name)]
+        what = f"; it has {names[:SHOWN]}" if names else ", or it does not exist"
+        raise InputError(f"no Parquet or JSONL files at {url}{what}; known suffixes are {[*PARQUET, *JSONL]}")
+    return storage, found
+
+
+def _entries(fs: AbstractFileSystem, path: str) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Return the folder that names are relative to, and what a listing tells of each file in or at ``path``."""
+    if fs.isfile(path):
+        return path.rpartition("/")[0], {path: fs.info(path)}
+    if any(mark in path for mark in GLOB) and not fs.isdir(path):
+        fixed = path[: min(path.find(mark) for mark in GLOB if mark in path)]
+        matches = fs.glob(path, detail=True)
+        return fixed.rpartition("/")[0], dict(_expanded(fs, matches.values(), set()))
+    return path, dict(_found(fs, path, set())) if fs.exists(path) else {}
+
+
+def _found(fs: AbstractFileSystem, folder: str, seen: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if not isinstance(fs, LocalFileSystem):
+        yield from fs.find(folder, detail=True).items()
+        return
+    if (real := os.path.realpath(folder)) in seen:
+        return  # a link to a folder that it is in
+    yield from _expanded(fs, fs.ls(folder, detail=True), seen | {real})
+
+
+def _expanded(
+    fs: AbstractFileSystem, entries: Iterable[dict[str, Any]], seen: set[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the files among ``entries``, and those in the folders among them, links followed."""
+    for entry in entries:
+        if entry["type"] == "directory" or (entry.get("islink") and fs.isdir(entry["name"])):
+            yield from _found(fs, entry["name"], seen)
+        else:
+            yield entry["name"], entry
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "_")) for part in name.split("/"))
+
+
+def _info(name: str, entry: dict[str, Any]) -> FileInfo:
+    version = next((entry[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if key in entry), "unknown")
+    return FileInfo(name, int(entry["size"] or 0), str(version))
