@@ -115,10 +115,16 @@ class EmbedJob(UnitJob):
         dimension = facts.embedding_dimension
         if dimension and self.truncate_dim and self.truncate_dim > dimension:
             raise InputError(f"--truncate-dim must be at most the model's {dimension}, got {self.truncate_dim}")
-        width = self.truncate_dim or dimension
+        width = self._dimension_of(facts)
         if width and width % 8 and self.precision in ("binary", "ubinary"):
             raise InputError(f"--precision {self.precision} needs a dimension that 8 divides, got {width}")
         return facts
+
+    def _dimension_of(self, facts: CheckpointInfo) -> int | None:
+        """Return the dimension of the embeddings, where the model's files tell it."""
+        wanted = self.truncate_dim or facts.truncate_dim
+        known = [size for size in (wanted, facts.embedding_dimension) if size]
+        return min(known, default=None)
 
     @property
     def resolved_prompt(self) -> str | None:
@@ -127,9 +133,11 @@ class EmbedJob(UnitJob):
         Raises:
             InputError: if the model has none of that name.
         """
+        if self.prompt is not None:
+            return self.prompt or None
         name = self.prompt_name or self.facts.default_prompt_name
-        if self.prompt is not None or name is None:
-            return self.prompt
+        if name is None:
+            return None
         if name not in self.facts.prompts:
             raise InputError(f"--prompt-name: {self.model} has no prompt {name!r}; it has {sorted(self.facts.prompts)}")
         return self.facts.prompts[name] or None
@@ -199,7 +207,7 @@ class EmbedJob(UnitJob):
         return {
             "name": self.model,
             "revision": self.checkpoint.revision,
-            "dimension": self.truncate_dim or self.facts.embedding_dimension,
+            "dimension": self._dimension_of(self.facts),
             "pooling": ", ".join(self.facts.pooling_modes),
             "normalize": self.normalize or self.facts.is_normalized,
             "precision": self.precision,

@@ -7,7 +7,8 @@ import sys
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn, Self
 
@@ -63,7 +64,10 @@ class Job(BaseModel, ABC):
     def parser(cls) -> argparse.ArgumentParser:
         """Return the parser of the job's flags, one per field."""
         parser = argparse.ArgumentParser(
-            prog=f"sbert-ray {cls.command}", description=cls.__doc__, argument_default=argparse.SUPPRESS
+            prog=f"sbert-ray {cls.command}",
+            description=cls.__doc__,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
         )
         parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with any of the fields below")
         for name, field in cls.model_fields.items():
@@ -85,9 +89,17 @@ class Job(BaseModel, ABC):
         try:
             return cls.model_validate(values | flags)
         except ValidationError as error:
-            problems = [f"  {_path(item['loc'])}: {item['msg']}" for item in error.errors()]
+            problems = [f"  {_path(item['loc'])}: {cls._problem(item)}" for item in error.errors()]
             where = f" in {config} or the flags" if config else ""
             raise InputError("\n".join([f"{len(problems)} wrong option(s){where}:", *problems])) from error
+
+    @classmethod
+    def _problem(cls, item: Mapping[str, Any]) -> str:
+        if item["type"] != "extra_forbidden":
+            return str(item["msg"]).removeprefix("Value error, ")
+        similar = get_close_matches(str(item["loc"][0]), cls.model_fields, n=1)
+        known = similar or sorted(cls.model_fields)
+        return f"no such option; {'did you mean' if similar else 'known options are'} {', '.join(map(_option, known))}"
 
     @classmethod
     def main(cls, argv: Sequence[str] | None = None) -> NoReturn:
@@ -100,7 +112,8 @@ class Job(BaseModel, ABC):
         except InputError as error:
             _fail(error, EXIT_FATAL)
         except UnitFailedError as error:
-            sys.stderr.write(f"in the worker: {error.__cause__}\n")
+            if not isinstance(getattr(error.__cause__, "cause", None), InputError):  # that says it all by itself
+                sys.stderr.write(f"in the worker: {error.__cause__}\n")
             _fail(error, EXIT_FATAL)
         except RETRYABLE as error:
             _fail(error, EXIT_RETRYABLE)
@@ -127,7 +140,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _names(name: str, field: FieldInfo) -> list[str]:
     """Return the flag, and its plural for a field that takes several values."""
-    flag = f"--{name.replace('_', '-')}"
+    flag = _option(name)
     return [flag, f"{flag}s"] if _takes_several(field) and not flag.endswith("s") else [flag]
 
 
@@ -156,6 +169,10 @@ def _shown(default: object) -> object:
     return " ".join(map(str, default)) or "none" if isinstance(default, tuple) else default
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _path(location: tuple[int | str, ...]) -> str:
-    name = "--" + str(location[0]).replace("_", "-") if location else "options"
+    name = _option(str(location[0])) if location else "options"
     return name + "".join(f"[{part}]" for part in location[1:])

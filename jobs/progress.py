@@ -30,8 +30,8 @@ class Progress:
         self.exact = exact
         self.rows = resumed
         self._begun = self._logged = time.monotonic()
-        self._first: float | None = None
-        """When the first rows came, since starting workers says nothing about speed."""
+        self._first: tuple[float, int] | None = None
+        """When the first rows came, and how many, since starting workers says nothing about speed."""
         self._bar = (
             tqdm(total=total, initial=resumed, desc=label, unit=" rows", unit_scale=False, smoothing=0.1)
             if sys.stderr.isatty()
@@ -57,8 +57,9 @@ class Progress:
         """
         now = time.monotonic()
         if self._first is None and rows > self.resumed:
-            self._first = now
-        rate = tokens / (now - self._first) if self._first is not None and now > self._first else 0.0
+            self._first = now, rows
+        seconds = now - self._first[0] if self._first is not None else 0.0
+        rate = tokens / seconds if seconds > 0 else 0.0
         self.rows = rows
         if self._bar is not None:
             self._bar.total = max(self.total, rows)
@@ -71,8 +72,8 @@ class Progress:
 
     def line(self, now: float, tokens_per_second: float, note: str) -> str:
         """Return the state as one line."""
-        seconds = max(now - (self._first or now), 1e-9)
-        speed = (self.rows - self.resumed) / seconds if self._first is not None else 0.0
+        begun, first_rows = self._first or (now, 0)
+        speed = (self.rows - first_rows) / (now - begun) if now > begun else 0.0
         left = (self.total - self.rows) / speed if speed > 0 else None
         parts = [
             f"{self.label} {self.rows:,} of {'' if self.exact else 'about '}{self.total:,} rows",

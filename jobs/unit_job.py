@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
+import fsspec
 import ray
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -40,12 +41,24 @@ def absolute(url: str) -> str:
     """Return a local path in full, since workers run in other folders; a URL as it is.
 
     Raises:
-        ValueError: if the path lies in the temporary copy that a submitted job runs in.
+        ValueError: if it is empty, its protocol is unknown, or the path lies in the temporary copy that a submitted job
+            runs in.
     """
+    if not url.strip():
+        raise ValueError("a path or URL must not be empty")  # it would stand for the current folder
+    if "://" in url:
+        _check_protocol(url)
     path = url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))
     if JOB_COPY in path:
         raise ValueError(f"{url} lies in the job's temporary copy of the working directory; give a full path or a URL")
     return path
+
+
+def _check_protocol(url: str) -> None:
+    try:
+        fsspec.get_filesystem_class(url.partition("://")[0].rpartition("::")[2])
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"cannot use {url}: {error}") from error
 
 
 Location = Annotated[str, AfterValidator(absolute)]
@@ -216,25 +229,28 @@ class UnitJob(Job):
         rows = _expected_rows(dataset, self.limit)
         about = "" if dataset.num_rows is not None or self.limit is not None else "about "
         units = islice(dataset.units(plan.settings["rows_per_unit"], self.limit), 3)
-        first = ", ".join(map(str, units))
-        storage = Storage(self.output)
-        old = Manifest.read_plan(storage)
-        state = "new"
-        if old is not None:
-            done = sum(1 for _ in Manifest.records(storage))
-            differs = "" if old.fingerprint == plan.fingerprint else "; REFUSED, since input or settings differ"
-            state = f"{done} of {old.num_units} units done{differs}"
+        first = ", ".join(map(str, units)) + (", ..." if plan.num_units > 3 else "")
         print(  # noqa: T201 - what the user asked for
             "\n".join(
                 [
                     f"input    {dataset.url}: {len(dataset.files)} files, {about}{rows:,} rows",
-                    f"units    {plan.num_units} of about {plan.settings['rows_per_unit']} rows: {first}, ...",
-                    f"output   {self.output}: {state}",
+                    f"units    {plan.num_units} of about {plan.settings['rows_per_unit']} rows: {first}",
+                    f"output   {self.output}: {self._state_of_output(plan)}",
                     *(f"{name:<8} {value}" for name, value in self.estimates(dataset, rows).items()),
                     f"settings {json.dumps(plan.settings, indent=2)}",
                 ]
             )
         )
+
+    def _state_of_output(self, plan: Plan) -> str:
+        storage = Storage(self.output)
+        old = Manifest.read_plan(storage)
+        if old is None:
+            return "REFUSED, since it has a data folder but no manifest" if storage.sizes("data") else "new"
+        state = f"{sum(1 for _ in Manifest.records(storage))} of {old.num_units} units done"
+        if old.fingerprint == plan.fingerprint:
+            return state
+        return "\n  ".join([f"{state}; REFUSED, since input or settings differ:", *old.differences(plan)])
 
     def estimates(self, dataset: Dataset, rows: int) -> dict[str, str]:  # noqa: ARG002 - for those that can tell
         """Return what else a dry run can tell."""
