@@ -49,6 +49,7 @@ class EmbedderConfig:
         dtype: float type of the model's weights; None leaves it to the model.
         max_seq_length: cut texts to so many tokens; None leaves it to the model.
         max_batch_tokens: tokens per forward pass; None leaves it to the engine.
+        device: torch device; None takes a GPU if the actor has one.
         num_threads: CPU threads of this worker; None leaves them as they are.
         trust_remote_code: run code from the checkpoint.
         local_files_only: never ask the hub.
@@ -68,6 +69,7 @@ class EmbedderConfig:
     dtype: str | None = None
     max_seq_length: int | None = None
     max_batch_tokens: int | None = None
+    device: str | None = None
     num_threads: int | None = None
     trust_remote_code: bool = False
     local_files_only: bool = False
@@ -217,6 +219,7 @@ def load_model(config: EmbedderConfig) -> "SentenceTransformer":
         limit_threads(config.num_threads)
     model = sbert_ray.SentenceTransformer(
         config.model,
+        device=config.device,
         revision=None if config.is_local else config.revision,
         trust_remote_code=config.trust_remote_code,
         local_files_only=config.local_files_only,

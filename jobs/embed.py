@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 from tokenizers import Tokenizer
 
 from actors.embedder import CALIBRATION, Embedder, EmbedderConfig
-from actors.pool import Pool
+from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
 from jobs.job import Names
 from jobs.unit_job import Run, UnitJob
@@ -156,7 +156,7 @@ class EmbedJob(UnitJob):
             chosen["calibration_rows"] = self.calibration_rows
         return {**chosen, "model_revision": self.checkpoint.revision, "prompt": self.resolved_prompt}
 
-    def worker(self, reader: RowReader) -> Callable[[], UnitWorker]:
+    def worker(self, reader: RowReader, options: PoolOptions) -> Callable[[], UnitWorker]:
         """Return what builds an embedder."""
         is_local = Path(self.model).is_dir()
         config = EmbedderConfig(
@@ -165,7 +165,8 @@ class EmbedJob(UnitJob):
             is_local=is_local,
             text_columns=self.text_column,
             prompt=self.resolved_prompt,
-            num_threads=None if self.num_gpus_per_worker else max(int(self.num_cpus_per_worker), 1),
+            device=None if options.num_gpus else "cpu",
+            num_threads=None if options.num_gpus else max(int(options.num_cpus), 1),
             trust_remote_code=self.trust_remote_code,
             local_files_only=self.local_files_only,
             facts={

@@ -119,8 +119,8 @@ class UnitJob(Job):
         """Return the settings that change results."""
 
     @abstractmethod
-    def worker(self, reader: RowReader) -> Callable[[], UnitWorker]:
-        """Return what builds a worker, inside its actor."""
+    def worker(self, reader: RowReader, options: PoolOptions) -> Callable[[], UnitWorker]:
+        """Return what builds a worker, inside an actor that has what ``options`` say."""
 
     @abstractmethod
     def describe_model(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class UnitJob(Job):
             options.num_workers,
         )
         with (
-            Pool(self.worker(run.dataset.reader(run.rows_per_unit)), options) as pool,
+            Pool(self.worker(run.dataset.reader(run.rows_per_unit), options), options) as pool,
             Progress(self.command, total, run.totals.resumed_rows, exact) as progress,
         ):
             self.before(pool, run)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from actors.embedder import embedding_column
+from actors.pool import PoolOptions
 from actors.worker import Beat, Stopwatch, UnitWorker
 from jobs.unit_job import Location, UnitJob
 from sbert_ray.data.dataset import Dataset, RowReader
@@ -94,7 +95,7 @@ class ToyJob(UnitJob):
     def settings(self) -> dict[str, Any]:
         return {"text_column": ["text"], "id_column": "id", "scale": self.scale}
 
-    def worker(self, reader: RowReader) -> Callable[[], UnitWorker]:
+    def worker(self, reader: RowReader, options: PoolOptions) -> Callable[[], UnitWorker]:
         return partial(ToyWorker, reader, self.output, Path(self.notes), self.seconds, self.scale)
 
     def describe_model(self) -> dict[str, Any]:
