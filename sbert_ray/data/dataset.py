@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Self
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 METADATA_THREADS = 16
 MANY_FILES = 1000
+SAMPLE_UNITS = 8
 
 
 @dataclass(frozen=True)
@@ -205,11 +205,13 @@ class Dataset:
             limit -= rows
 
     def sample(self, column: str, num_rows: int) -> Iterator[Rows]:
-        """Yield about ``num_rows`` rows of one column from units spread over the dataset."""
-        per_unit = max(num_rows // 8, 1)
-        candidates = list(islice(self.units(per_unit), 100_000))
-        for unit in candidates[:: max(len(candidates) // 8, 1)][:8]:
-            yield next(iter(self.reader(per_unit).read(unit, [column])))
+        """Yield about ``num_rows`` rows of one column, from the beginnings of units spread over the dataset."""
+        candidates = list(self.units(units.default_rows_per_unit(self.estimated_rows)))
+        chosen = sorted({len(candidates) * part // SAMPLE_UNITS for part in range(SAMPLE_UNITS)})
+        each = -(-num_rows // len(chosen))
+        for index in chosen:
+            rows = next(iter(self.reader(each).read(candidates[index], [column])))
+            yield rows.take(range(min(each, len(rows))))
 
 
 def _footers(storage: Storage, files: Sequence[FileInfo]) -> Generator[Footer, None, None]:

@@ -70,13 +70,17 @@ def list_files(url: str) -> tuple[Storage, list[FileInfo]]:
 
 def _entries(fs: AbstractFileSystem, path: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """Return the folder that names are relative to, and what a listing tells of each file in or at ``path``."""
-    if fs.isfile(path):
-        return path.rpartition("/")[0], {path: fs.info(path)}
-    if any(mark in path for mark in GLOB) and not fs.isdir(path):
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        info = None
+    if info is None and any(mark in path for mark in GLOB):
         fixed = path[: min(path.find(mark) for mark in GLOB if mark in path)]
         matches = fs.glob(path, detail=True)
         return fixed.rpartition("/")[0], dict(_expanded(fs, matches.values(), set()))
-    return path, dict(_found(fs, path, set())) if fs.exists(path) else {}
+    if info is None or info["type"] == "directory" or fs.isdir(path):
+        return path, dict(_found(fs, path, set())) if info else {}
+    return path.rpartition("/")[0], {path: info}
 
 
 def _found(fs: AbstractFileSystem, folder: str, seen: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,0 +1,89 @@
+"""Finished outputs, made by hand with the real sink and manifest."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sbert_ray.data.dataset import Dataset
+from sbert_ray.data.manifest import Manifest, Plan, Record
+from sbert_ray.data.rows import Rows
+from sbert_ray.data.sink import Committed, unit_output
+from sbert_ray.data.storage import Storage
+from sbert_ray.data.units import Unit
+
+
+def embed(rows: Rows, unit: Unit, id_column: str | None) -> pa.Table:
+    """Return ids, or places in the input, and embeddings that tell the positions of rows."""
+    values = np.stack([rows.positions, -rows.positions], axis=1).astype(np.float32)
+    if id_column:
+        ids = {id_column: rows.table[id_column]}
+    else:
+        files = pa.array([unit.file] * len(rows), pa.string()).dictionary_encode()
+        ids = {"source_file": files, "source_position": pa.array(rows.positions)}
+    return pa.table(ids | {"embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 2)})
+
+
+def make(
+    source: str | Path,
+    output: str | Path,
+    *,
+    id_column: str | None = "id",
+    rows_per_unit: int = 4,
+    limit: int | None = None,
+    bad: Mapping[int, str] | None = None,
+    edit: Callable[[Unit, pa.Table], pa.Table] = lambda unit, table: table,
+    finish: bool = True,
+) -> Manifest:
+    """Make the output of a job.
+
+    Args:
+        source: the input.
+        output: folder to write to.
+        id_column: copied to the output.
+        rows_per_unit: rows per unit.
+        limit: rows of the input.
+        bad: reason by position, for rows that go to quarantine.
+        edit: changes what is written for a unit.
+        finish: mark the output as finished.
+    """
+    settings: dict[str, Any] = {"text_column": ["text"], "id_column": id_column}
+    settings |= {"rows_per_unit": rows_per_unit, "limit": limit}
+    dataset = Dataset.open(str(source), ["text"], [id_column] if id_column else [])
+    units = list(dataset.units(rows_per_unit, limit))
+    plan = Plan("embed", settings, [file.described() for file in dataset.files], len(units), str(source))
+    storage = Storage(str(output))
+    manifest = Manifest.open(storage, plan)
+    for unit, committed in _commit(dataset, storage, units, id_column, bad or {}, edit):
+        manifest.append([record(unit.index, committed)])
+    if finish:
+        manifest.succeed()
+    return manifest
+
+
+def _commit(
+    dataset: Dataset,
+    storage: Storage,
+    units: list[Unit],
+    id_column: str | None,
+    bad: Mapping[int, str],
+    edit: Callable[[Unit, pa.Table], pa.Table],
+) -> Iterator[tuple[Unit, Committed]]:
+    reader = dataset.reader(3)
+    columns = ["text", *([id_column] if id_column else [])]
+    for unit in units:
+        with unit_output(storage, unit) as target:
+            for rows in reader.read(unit, columns):
+                reasons = {index: bad[position] for index, position in enumerate(rows.positions) if position in bad}
+                good = rows.without(reasons, id_column, {})
+                target.write(edit(unit, embed(good, unit, id_column)))
+                target.bad.extend(good.bad)
+            yield unit, target.commit()
+
+
+def record(unit: int, committed: Committed, **more: Any) -> Record:
+    """Return the record of a committed unit."""
+    c = committed
+    return Record(unit, c.file, c.rows, c.bad_rows, c.num_bytes, c.sha256, **more)

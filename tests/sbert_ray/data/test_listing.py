@@ -1,0 +1,179 @@
+"""Listing: a file, a folder or a glob on any file system gives the same names in the same order."""
+
+import errno
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.listing import list_files
+
+FILES = [
+    "a.parquet",
+    "b.pq",
+    "deep/er/c.parquet",
+    "deep/d.parquet",
+    "README.md",
+    "_SUCCESS",
+    ".hidden.parquet",
+    "_temporary/e.parquet",
+    "deep/.tmp/f.parquet",
+    "deep/_g.parquet",
+]
+NAMES = ["a.parquet", "b.pq", "deep/d.parquet", "deep/er/c.parquet"]
+
+
+@pytest.fixture(params=["path", "file://", "memory://"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder with data files and others, by path and by URL."""
+    url = {
+        "path": str(tmp_path / "in"),
+        "file://": f"file://{tmp_path}/in",
+        "memory://": f"memory://{uuid.uuid4().hex}",
+    }
+    fs, path = fsspec.core.url_to_fs(url[request.param])
+    for name in FILES:
+        fs.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(f"{path}/{name}", b"12345")
+    return url[request.param]
+
+
+def names(url: str) -> list[str]:
+    return [file.name for file in list_files(url)[1]]
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_folder_holds_its_visible_data_files(end: str, root: str) -> None:
+    storage, files = list_files(root + end)
+    assert [file.name for file in files] == NAMES
+    assert {file.size for file in files} == {5}
+    assert all(storage.read(file.name) == b"12345" for file in files)
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("*.parquet", ["a.parquet"]),
+        ("?.p*", ["a.parquet", "b.pq"]),
+        ("[ab].*", ["a.parquet", "b.pq"]),
+        ("**/*.parquet", [name for name in NAMES if name != "b.pq"]),
+        ("deep/*.parquet", ["d.parquet"]),
+        ("de*/*.parquet", ["deep/d.parquet"]),
+        ("d*", ["deep/d.parquet", "deep/er/c.parquet"]),
+        ("*", NAMES),
+    ],
+)
+def test_a_glob_gives_the_files_and_folders_that_match(glob: str, expected: list[str], root: str) -> None:
+    storage, files = list_files(f"{root}/{glob}")
+    assert [file.name for file in files] == expected
+    assert all(storage.exists(file.name) for file in files)
+
+
+def test_a_file_is_a_dataset(root: str) -> None:
+    storage, files = list_files(f"{root}/deep/d.parquet")
+    assert [file.name for file in files] == ["d.parquet"]
+    assert storage.read("d.parquet") == b"12345"
+
+
+def test_nothing_to_read_is_told_with_what_is_there(root: str) -> None:
+    with pytest.raises(
+        InputError, match=r"no Parquet or JSONL files at .*/\*\.md; it has \['README.md'\]; known suffixes"
+    ):
+        list_files(f"{root}/*.md")
+    with pytest.raises(InputError, match=r"no Parquet or JSONL files at .*/nowhere, or it does not exist"):
+        list_files(f"{root}/nowhere")
+
+
+def test_a_file_that_appears_is_seen(root: str) -> None:
+    assert "new.parquet" not in names(root)
+    fs, path = fsspec.core.url_to_fs(root)
+    fs.pipe_file(f"{path}/new.parquet", b"1")
+    assert "new.parquet" in names(root)
+
+
+def test_relative_paths_are_known(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.parquet").write_bytes(b"1")
+    assert names("x") == names("x/a.parquet") == names("x/*.parquet") == ["a.parquet"]
+
+
+def test_a_name_may_look_like_a_glob(tmp_path: Path) -> None:
+    (tmp_path / "part[1]").mkdir()
+    (tmp_path / "part[1]" / "a?.parquet").write_bytes(b"1")
+    assert names(str(tmp_path / "part[1]")) == ["a?.parquet"]
+    assert names(str(tmp_path / "part[1]" / "a?.parquet")) == ["a?.parquet"]
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "x.parquet").write_bytes(b"12")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "file.parquet").symlink_to(tmp_path / "elsewhere" / "deep" / "x.parquet")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    expected = ["file.parquet", "folder/deep/x.parquet"]
+    assert names(str(tmp_path / "in")) == expected
+    assert [file.size for file in list_files(str(tmp_path / "in"))[1]] == [2, 2]
+    assert names(f"{tmp_path}/in/f*") == expected
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.parquet").write_bytes(b"1")
+    original = os.scandir
+
+    def scandir(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(InputError, match=r"cannot read input .*Permission denied: .*/locked'"):
+        list_files(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nosuch://bucket/x", "cannot read input nosuch://bucket/x: Protocol not known: nosuch"),
+        ("zip://*.parquet::file:///a.zip", "chained URLs are not known here"),
+        (
+            "http://127.0.0.1:9/x.parquet",
+            "no Parquet or JSONL files at http://127.0.0.1:9/x.parquet, or it does not exist",
+        ),
+    ],
+)
+def test_what_cannot_be_reached_is_named(url: str, message: str) -> None:
+    with pytest.raises(InputError, match=message.replace("*", r"\*")):
+        list_files(url)
+
+
+def test_a_failure_of_the_store_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoCredentialsError(Exception):
+        pass
+
+    def info(*arguments: Any, **options: Any) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    with pytest.raises(InputError, match="cannot read input memory://x: Unable to locate credentials"):
+        list_files("memory://x")
+
+
+def test_the_version_of_a_file_changes_with_it(tmp_path: Path) -> None:
+    def version() -> str:
+        return list_files(str(tmp_path))[1][0].version
+
+    (tmp_path / "a.jsonl").write_text("{}")
+    os.utime(tmp_path / "a.jsonl", (1000, 1000))
+    first = version()
+    assert version() == first
+    os.utime(tmp_path / "a.jsonl", (2000, 2000))
+    assert version() != first
