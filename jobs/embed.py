@@ -191,13 +191,15 @@ class EmbedJob(UnitJob):
 
     def estimates(self, dataset: Dataset, rows: int) -> dict[str, str]:
         """Return the tokens of the input, estimated from a sample."""
-        tokenizer = self.checkpoint.folder / "tokenizer.json"
+        file = self.checkpoint.folder / "tokenizer.json"
+        if not file.exists():
+            return {}
+        tokenizer = _read_tokenizer(file)
         longest = self.max_seq_length or self.facts.max_seq_length or 2**30
         lengths: list[int] = []
-        for sample in dataset.sample(self.text_column[0], SAMPLE_ROWS) if tokenizer.exists() else ():
+        for sample in dataset.sample(self.text_column[0], SAMPLE_ROWS):
             texts = [text or "" for text in strings(sample.table[self.text_column[0]])[0]]
-            encodings = Tokenizer.from_file(str(tokenizer)).encode_batch(texts)
-            lengths += [min(sum(encoding.attention_mask), longest) for encoding in encodings]
+            lengths += [min(len(encoding), longest) for encoding in tokenizer.encode_batch(texts)]
         if not lengths:
             return {}
         mean = sum(lengths) / len(lengths)
@@ -215,6 +217,16 @@ class EmbedJob(UnitJob):
             "prompt": self.resolved_prompt,
             "max_seq_length": self.max_seq_length or self.facts.max_seq_length,
         }
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # what tokenizers raises has no class of its own
+        raise InputError(f"--model: {file} is no tokenizer: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()  # the file may hold another limit than the model's
+    return tokenizer
 
 
 if __name__ == "__main__":

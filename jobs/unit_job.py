@@ -41,27 +41,31 @@ def absolute(url: str) -> str:
     """Return a local path in full, since workers run in other folders; a URL as it is.
 
     Raises:
-        ValueError: if it is empty, its protocol is unknown, or the path lies in the temporary copy that a submitted job
-            runs in.
+        ValueError: if it is empty, or lies in the temporary copy that a submitted job runs in.
     """
     if not url.strip():
         raise ValueError("a path or URL must not be empty")  # it would stand for the current folder
-    if "://" in url:
-        _check_protocol(url)
     path = url if "://" in url or "::" in url else os.path.abspath(os.path.expanduser(url))
     if JOB_COPY in path:
         raise ValueError(f"{url} lies in the job's temporary copy of the working directory; give a full path or a URL")
     return path
 
 
-def _check_protocol(url: str) -> None:
+Location = Annotated[str, AfterValidator(absolute)]
+
+
+def check_protocol(url: str) -> None:
+    """Make sure that this Python can open a URL at all.
+
+    Raises:
+        InputError: that says what to install, or that there is no such protocol.
+    """
+    if "://" not in url:
+        return
     try:
         fsspec.get_filesystem_class(url.partition("://")[0].rpartition("::")[2])
     except (ImportError, ValueError) as error:
-        raise ValueError(f"cannot use {url}: {error}") from error
-
-
-Location = Annotated[str, AfterValidator(absolute)]
+        raise InputError(f"cannot use {url}: {error}") from error
 
 
 class Run(NamedTuple):
@@ -132,6 +136,8 @@ class UnitJob(Job):
     def run(self) -> int:
         """Do what is not done yet, and write the report."""
         begun = time.time()
+        for url in (self.input, self.output):
+            check_protocol(url)
         dataset = self.open_dataset()
         rows_per_unit = self.rows_per_unit or default_rows_per_unit(dataset.estimated_rows)
         settings = {**self.settings(), "rows_per_unit": rows_per_unit, "limit": self.limit}

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from jobs.job import EXIT_OK, Job
-from jobs.unit_job import Location
+from jobs.unit_job import Location, check_protocol
 from sbert_ray.data.verify import Verdict, verify
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,8 @@ class VerifyJob(Job):
 
     def run(self) -> int:
         """Check everything and print what was found."""
+        for url in filter(None, (self.output, self.input)):
+            check_protocol(url)
         shown = time.monotonic()
         for verdict in verify(self.output, self.input):
             if time.monotonic() - shown > LOG_SECONDS:

@@ -60,10 +60,10 @@ def test_nothing_is_wrong_without_a_mistake(command: Command) -> None:
         (["--hang-seconds=soon"], "1 wrong option(s):\n  --hang-seconds: Input should be a valid number"),
         (
             ["--input=s3://bucket/in"],
-            "1 wrong option(s):\n  --input: cannot use s3://bucket/in: Install s3fs to access S3",
+            "cannot use s3://bucket/in: Install s3fs to access S3",
         ),
-        (["--output=s3://b/out"], "1 wrong option(s):\n  --output: cannot use s3://b/out: Install s3fs to access S3"),
-        (["--input=what://in"], "1 wrong option(s):\n  --input: cannot use what://in: Protocol not known: what"),
+        (["--output=s3://b/out"], "cannot use s3://b/out: Install s3fs to access S3"),
+        (["--input=what://in"], "cannot use what://in: Protocol not known: what"),
         (["--truncate-dim=999"], "--truncate-dim must be at most the model's 16, got 999"),
         (["--prompt-name=qury"], "--prompt-name: model has no prompt 'qury'; it has "),
         (["--revision=main"], "--model: revision must be None for the local folder 'model', got 'main'"),
@@ -211,6 +211,11 @@ def test_a_model_that_will_not_do_is_named(command: Command, mistake: Mistake, m
     assert message in error
     assert "./model" in error
     assert not Path("out").exists()
+
+
+def test_a_damaged_tokenizer_is_named(command: Command) -> None:
+    Path("model/tokenizer.json").write_text("{")
+    assert run(command, "--dry-run").startswith("--model: ./model/tokenizer.json is no tokenizer: EOF while parsing")
 
 
 @pytest.mark.parametrize("output", ["in/a.parquet/out", "in/a.parquet", "/proc/out"])

@@ -220,6 +220,26 @@ def test_a_dry_run_minds_the_limit(command: Command, tmp_path: Path, corpus: Pat
     assert "units    2 of about 256 rows: 0.parquet [0:50], 1.parquet [0:10]\n" in outcome.out
 
 
+def test_the_estimate_minds_the_models_limit_and_not_the_tokenizer_files(
+    command: Command, tmp_path: Path, model: Path
+) -> None:
+    file = model / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.enable_padding(length=24)
+    tokenizer.enable_truncation(8)
+    tokenizer.save(str(file))
+    pq.write_table(pa.table({"text": ["the cat " * 5] * 10}), tmp_path / "in.parquet")
+    job = make_job(model, input=f"{tmp_path}/in.parquet", output=f"{tmp_path}/out")
+    assert (
+        "\ntokens   about 120, from 10 texts with 12 on average\n"
+        in command(EmbedJob.main, [*flags(job), "--dry-run"]).out
+    )
+    assert (
+        "\ntokens   about 100, from 10 texts with 10 on average\n"
+        in command(EmbedJob.main, [*flags(job), "--dry-run", "--max-seq-length=10"]).out
+    )
+
+
 def begin(job: EmbedJob, rows_per_unit: int = 256, done: int = 0) -> None:
     """Write the manifest of a run that did some units."""
     dataset = job.open_dataset()

@@ -95,8 +95,6 @@ def test_booleans_are_a_pair_of_flags(flag: str, expected: bool) -> None:
         ({"text_column": ["a", 7]}, "--text-column[1]: Input should be a valid string"),
         ({"text-colunm": "a"}, "--text-colunm: no such option; did you mean --text-column"),
         ({"place": " "}, "--place: a path or URL must not be empty"),
-        ({"place": "nope://a"}, "--place: cannot use nope://a: Protocol not known: nope"),
-        ({"place": "s3://bucket/a"}, "--place: cannot use s3://bucket/a: Install s3fs to access S3"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
@@ -175,7 +173,7 @@ def test_help_shows_every_field(command: Command) -> None:
         ("./a/../here/", "{cwd}/here"),
         ("~/here", "{home}/here"),
         ("/here/*.parquet", "/here/*.parquet"),
-        ("memory://here", "memory://here"),
+        ("s3://bucket/here", "s3://bucket/here"),
         ("file:///here", "file:///here"),
     ],
 )

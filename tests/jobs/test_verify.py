@@ -123,7 +123,7 @@ def test_a_note_is_no_problem(command: Command, output: Path, monkeypatch: pytes
     [
         (["missing"], "error: {cwd}/missing has no _manifest/plan.json: it is not the output of a job\n"),
         ([], "error: 1 wrong option(s):\n  --output: Field required\n"),
-        (["s3://b/out"], "error: 1 wrong option(s):\n  --output: cannot use s3://b/out: Install s3fs to access S3\n"),
+        (["s3://b/out"], "error: cannot use s3://b/out: Install s3fs to access S3\n"),
     ],
     ids=["no output", "nothing", "unknown store"],
 )
