@@ -158,13 +158,21 @@ class Embedder(UnitWorker):
         return rows.without(reasons, self.config.id_column, {index: texts[index] for index in reasons})
 
     def calibrate(self, units: Sequence[Unit], beat: Beat, rows_per_unit: int) -> dict[str, Any]:
-        """Return the range of each dimension over the first rows of ``units``, which int8 and uint8 are scaled by."""
+        """Return the range of each dimension over the first rows of ``units``, which int8 and uint8 are scaled by.
+
+        Raises:
+            InputError: if there is not a good row among them.
+        """
         sample: list[NDArray[np.float32]] = []
         for unit in units:
             rows = self.check(next(iter(self.reader.read(unit, self.columns))), {})
             rows = rows.take(range(min(rows_per_unit, len(rows))))
             if len(rows):
                 sample.append(self.compute(self.prepare(rows, Stopwatch()), beat).embeddings)
+        if not sample:
+            raise InputError(
+                f"none of the rows that int8 and uint8 would be scaled by can be embedded: {units[0]}, ..."
+            )
         ranges = calibration_ranges(np.concatenate(sample))
         return {"rows": sum(len(part) for part in sample), "min": ranges[0].tolist(), "max": ranges[1].tolist()}
 

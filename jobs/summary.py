@@ -88,6 +88,8 @@ class Totals:
     num_bytes: int = 0
     retried: int = 0
     speculated: int = 0
+    num_workers: int = 0
+    """Workers of the present run at a time."""
     first_work: float | None = None
     """When the first worker of the present run began its first unit."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
@@ -161,7 +163,7 @@ class Totals:
         startup = max((self.first_work or now) - self.begun, 0.0)
         working = max(wall - startup, 1e-9)
         real, padded, rows = self.counts["tokens"], self.counts["padded_tokens"], self.new["rows"]
-        hours = wall * len(self.workers) / 3600
+        hours = wall * self.num_workers / 3600
         return {
             "started": _iso(self.begun),
             "finished": _iso(now),

@@ -161,6 +161,7 @@ class UnitJob(Job):
                 return EXIT_OK
             with self._reported(run):
                 self._work(run)
+                manifest.clean()  # what killed workers have left
                 manifest.succeed()
         logger.info(
             "%s: %d rows in %s; report: %s", self.command, totals.rows_out, self.output, storage.locate("report.html")
@@ -172,6 +173,7 @@ class UnitJob(Job):
             return
         _start_ray(self.ray_address)
         options = self._pool_options(run)
+        run.totals.num_workers = options.num_workers
         total = _expected_rows(run.dataset, self.limit)
         exact = run.dataset.num_rows is not None or self.limit is not None
         logger.info(

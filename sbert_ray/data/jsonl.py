@@ -179,11 +179,10 @@ class JsonlReader:
         positions: list[int] = []
         values: list[list[Any]] = []
         bad: list[BadRow] = []
-        is_first = True
         for position, line in lines(self.storage, unit.file, unit.start, unit.stop):
             if len(positions) + len(bad) == max_rows:
                 yield _rows(unit.file, positions, values, schema, bad)
-                positions, values, bad, is_first = [], [], [], False
+                positions, values, bad = [], [], []
             try:
                 row = parse(line)
                 values.append([_fitting(row.get(field.name), field) for field in schema])
@@ -191,8 +190,7 @@ class JsonlReader:
             except ValueError as error:
                 text = line.strip()[:EXCERPT].decode(errors="replace")
                 bad.append(BadRow(unit.file, position, str(error), text=text))
-        if positions or bad or is_first:
-            yield _rows(unit.file, positions, values, schema, bad)
+        yield _rows(unit.file, positions, values, schema, bad)
 
 
 def _fitting(value: Any, field: pa.Field) -> Any:

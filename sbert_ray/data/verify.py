@@ -92,7 +92,8 @@ def _records(storage: Storage, plan: Plan, verdict: Verdict) -> dict[int, Record
         records[record.unit] = record
     if missing := sorted(set(range(plan.num_units)) - records.keys()):
         verdict.problems.append(f"{len(missing)} of {plan.num_units} units are not done, the first is {missing[0]}")
-    stray = storage.sizes("data").keys() - {record.file.removeprefix("data/") for record in records.values()}
+    found = {name for name in storage.sizes("data") if not name.startswith(".")}  # hidden: a scratch file, never read
+    stray = found - {record.file.removeprefix("data/") for record in records.values()}
     verdict.problems += [
         f"data/{name} is not in the manifest; run the job again, or remove it" for name in sorted(stray)
     ]

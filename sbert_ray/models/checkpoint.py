@@ -88,10 +88,14 @@ def read_modules(folder: Path) -> list[ModuleEntry]:
 
     Raises:
         FileNotFoundError: It has neither ``modules.json`` nor ``config.json``.
-        ValueError: A module's type is unknown, its path leaves the folder, or the first one is no Transformer.
+        ValueError: ``modules.json`` is no list of modules, a module's type is unknown, its path leaves the folder, or
+            the first one is no Transformer.
     """
     if (folder / "modules.json").exists():
-        entries = [_entry(folder, item) for item in read_json(folder / "modules.json")]
+        items = read_json(folder / "modules.json")
+        if not isinstance(items, list) or not all(isinstance(i, dict) and {"type", "path"} <= i.keys() for i in items):
+            raise ValueError(f"modules.json in {str(folder)!r} must be a list of objects with 'type' and 'path'")
+        entries = [_entry(folder, item) for item in items]
     elif (folder / "config.json").exists():
         entries = [ModuleEntry("Transformer", ""), ModuleEntry("Pooling", "1_Pooling")]
     else:

@@ -166,6 +166,7 @@ def test_the_report_has_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
         make_record(1, finished=10.0),
         make_record(2, finished=26.0, num_bad=1, worker="node:2", attempts=2),
     )
+    totals.num_workers = 2
     report = totals.report(cost_per_worker_hour=0.36)
     assert (report["started"], report["finished"]) == ("2023-11-14T22:13:20+00:00", "2023-11-14T22:13:46+00:00")
     assert report["rows"] == {"input": 30, "output": 29, "bad": 1, "resumed": 10}

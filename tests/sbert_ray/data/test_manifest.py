@@ -134,7 +134,7 @@ def test_many_records_go_to_many_files(storage: Storage, monkeypatch: pytest.Mon
 
 def test_a_missing_segment_costs_its_units_alone(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "SEGMENT", SEGMENT)
-    num_units = 3 * SEGMENT
+    num_units = 2 * SEGMENT + 3
     begin(storage, num_units).append(commit(storage, unit) for unit in range(num_units))
     storage.remove("_manifest/records-000001.jsonl")
     manifest = begin(storage, num_units)

@@ -122,6 +122,13 @@ def test_broken_json_is_named(checkpoint: Path) -> None:
         describe_checkpoint(checkpoint)
 
 
+@pytest.mark.parametrize("modules", ['{"idx": 0}', '[{"idx": 0, "path": ""}]', '["Transformer"]'])
+def test_a_list_of_modules_is_one(modules: str, checkpoint: Path) -> None:
+    (checkpoint / "modules.json").write_text(modules)
+    with pytest.raises(ValueError, match="must be a list of objects with 'type' and 'path'"):
+        describe_checkpoint(checkpoint)
+
+
 def test_a_local_folder_is_known_by_its_content(checkpoint: Path, tiny_checkpoint: Path) -> None:
     found = resolve_checkpoint(str(checkpoint))
     assert (found.name, found.folder, found.revision) == (str(checkpoint), checkpoint, folder_digest(tiny_checkpoint))
