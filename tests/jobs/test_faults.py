@@ -73,7 +73,8 @@ def assert_whole(job: ToyJob, undisturbed: dict[str, str], most_redone: int = IN
     assert verdict.problems == []
     assert not (Path(job.output) / "_manifest/lease.json").exists()
     redone = Counter(job.begun()) - Counter(range(NUM_UNITS))
-    assert redone.total() <= most_redone
+    report = json.loads(Path(job.output, "report.json").read_text())
+    assert redone.total() <= most_redone + report["units"]["speculated"]  # idle workers redo the last units unasked
 
 
 @pytest.mark.parametrize("num_workers", [2, 4])
@@ -150,12 +151,13 @@ def test_a_second_driver_is_fenced_off(tmp_path: Path, corpus: Path, undisturbed
 def test_a_truncated_output_file_is_made_again(tmp_path: Path, corpus: Path, undisturbed: dict[str, str]) -> None:
     job = make_job(tmp_path, corpus)
     assert job.run() == 0
+    before = Counter(job.begun())
     damaged = Path(job.output, "data/part-00000003.parquet")
     os.truncate(damaged, 100)
     *_, verdict = verify(job.output)
     assert any("part-00000003.parquet" in problem for problem in verdict.problems)
     assert job.run() == 0
-    assert Counter(job.begun()) - Counter(range(NUM_UNITS)) == Counter([3])
+    assert set(Counter(job.begun()) - before) == {3}
     assert_whole(job, undisturbed)
 
 
@@ -210,7 +212,9 @@ def test_too_many_bad_rows_fail_and_a_higher_budget_goes_on(tmp_path: Path) -> N
     assert (report["state"], report["bad_rows"]["count"]) == ("failed", 2)
     job = make_job(tmp_path, corpus, max_bad_rows=2)
     assert job.run() == 0
-    assert (Counter(job.begun()) - Counter(range(NUM_UNITS))).total() <= IN_FLIGHT
+    report = json.loads(Path(tmp_path, "out/report.json").read_text())
+    redone = Counter(job.begun()) - Counter(range(NUM_UNITS))
+    assert redone.total() <= IN_FLIGHT + report["units"]["speculated"]
     *_, verdict = verify(job.output)
     assert (verdict.problems, verdict.rows) == ([], 98)
 
