@@ -116,10 +116,18 @@ def _entry(folder: Path, item: Mapping[str, Any]) -> ModuleEntry:
         raise ValueError(
             f"unknown module {item['type']!r} in modules.json of {str(folder)!r}; known modules are {sorted(MODULES)}"
         )
-    path = PurePosixPath(str(item["path"]).replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
+    path = _posix_path(item["path"])
+    if _leaves_folder(path):
         raise ValueError(f"a module's path must stay within {str(folder)!r}, got {item['path']!r}")
     return ModuleEntry(kind, str(path) if path.parts else "")
+
+
+def _posix_path(name: Any) -> PurePosixPath:
+    return PurePosixPath(str(name).replace("\\", "/"))
+
+
+def _leaves_folder(path: PurePosixPath) -> bool:
+    return path.is_absolute() or ".." in path.parts
 
 
 def default_pooling(folder: Path) -> dict[str, Any]:
@@ -172,6 +180,8 @@ def _check_weights(folder: Path, allow_pickle: bool) -> None:
     if found := next((folder / name for name in accepted if (folder / name).exists()), None):
         if found.name.endswith(".index.json"):
             shards = set(read_json(found)["weight_map"].values())
+            if outside := sorted(shard for shard in shards if _leaves_folder(_posix_path(shard))):
+                raise ValueError(f"{str(found)!r} must name weights within its folder, got {outside}")
             if missing := sorted(shard for shard in shards if not (folder / shard).exists()):
                 raise FileNotFoundError(f"{str(found)!r} names weights that are missing: {missing}")
         return

@@ -1,6 +1,7 @@
 """What the JSON files of a checkpoint tell, and every way in which a checkpoint can be wrong."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,17 @@ def test_missing_weights_are_named(checkpoint: Path) -> None:
     (checkpoint / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(FileNotFoundError, match=r"names weights that are missing: \['model-2\.safetensors'\]"):
         describe_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+@pytest.mark.parametrize("form", ["{folder}/secret", "../secret", "sub/../../secret", "..\\\\secret"])
+def test_a_shard_outside_the_checkpoint_is_refused(checkpoint: Path, index: str, form: str) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint.parent / "secret").write_bytes(b"")
+    shard = form.format(folder=checkpoint.parent)
+    (checkpoint / index).write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ValueError, match=rf"{re.escape(index)}' must name weights within its folder, got \["):
+        describe_checkpoint(checkpoint, allow_pickle=True)
 
 
 def test_a_pickle_is_refused_unless_asked_for(checkpoint: Path) -> None:
