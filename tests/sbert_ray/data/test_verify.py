@@ -313,6 +313,18 @@ def test_embeddings_of_other_precisions_are_whole(dtype: type, tmp_path: Path) -
     assert paths.check().problems == []
 
 
+def test_a_kept_column_of_lists_may_hold_nulls(tmp_path: Path) -> None:
+    paths = Paths(tmp_path)
+    write_input(paths.input, list(range(NUM_ROWS)))
+
+    def edit(unit: Unit, table: pa.Table) -> pa.Table:
+        boxes = [None, [float("nan"), None], *[[0.0, 1.0]] * len(table)][: len(table)]
+        return table.append_column("box", pa.array(boxes, pa.list_(pa.float32(), 2)))
+
+    make(paths.input, paths.output, edit=edit)
+    assert paths.check().problems == []
+
+
 @pytest.fixture
 def with_bad_row(paths: Paths, tmp_path: Path) -> Path:
     """The quarantine file of the second unit of an output with bad rows."""
