@@ -129,7 +129,7 @@ class Lease:
                     return
                 self.storage.write(NAME, self._document())
                 self._renewed = time.monotonic()
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - stores raise errors of their own; without the thread the lease is lost
                 logger.warning("could not renew the lease on %s: %s", self.storage.url, error)
 
 

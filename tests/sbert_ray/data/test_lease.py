@@ -213,6 +213,24 @@ def test_a_store_that_is_down_for_a_moment_costs_nothing_and_for_long_the_lease(
         time.sleep(TTL / 2)
 
 
+def test_an_error_of_the_stores_own_does_not_end_the_renewal(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class HttpError(Exception):
+        pass
+
+    def read(self: Storage, name: str) -> bytes:
+        raise HttpError("503, slow down")
+
+    with Lease(storage, TTL) as lease:
+        with monkeypatch.context() as patch:
+            patch.setattr(Storage, "read", read)
+            time.sleep(TTL / 2)
+        assert "503, slow down" in caplog.text
+        time.sleep(TTL)
+        lease.check()
+
+
 def test_a_lost_answer_is_no_other_run(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Storage.create
 
