@@ -43,6 +43,8 @@ class StoppedError(Error, RuntimeError):
 
 RETRYABLE = (BusyError, LeaseLostError, StoppedError, PoolError, ConnectionError)
 """Failures that pass."""
+PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Failures of a file system that stay until someone mends them."""
 
 
 class Job(BaseModel, ABC):
@@ -117,9 +119,13 @@ class Job(BaseModel, ABC):
             _fail(error, EXIT_FATAL)
         except RETRYABLE as error:
             _fail(error, EXIT_RETRYABLE)
+        except PERMANENT as error:
+            _fail(f"{error}; mend that, and the same command goes on from here", EXIT_FATAL)
+        except OSError as error:
+            _fail(f"{error or repr(error)}; the same command goes on from here", EXIT_RETRYABLE)
 
 
-def _fail(error: BaseException, code: int) -> NoReturn:
+def _fail(error: BaseException | str, code: int) -> NoReturn:
     sys.stderr.write(f"error: {error}\n")
     sys.exit(code)
 

@@ -1,5 +1,6 @@
 """What a job takes from its file and flags, and the exit code of each outcome."""
 
+import errno
 import re
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -216,6 +217,43 @@ def test_a_failure_is_told_in_a_line(
     monkeypatch.setattr(Greet, "run", fail)
     outcome = command(Greet.main, ["--place=/here"])
     assert outcome == (code, "", f"error: {error}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left", "/out/a"),
+            EXIT_RETRYABLE,
+            "[Errno 28] No space left: '/out/a'; the same",
+        ),
+        (TimeoutError("the store is silent"), EXIT_RETRYABLE, "the store is silent; the same"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/out"),
+            EXIT_FATAL,
+            "[Errno 13] Permission denied: '/out'; ",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/in/a"),
+            EXIT_FATAL,
+            "[Errno 2] No such file: '/in/a'; mend ",
+        ),
+        (NotADirectoryError("/out/a/b"), EXIT_FATAL, "/out/a/b; mend "),
+        (IsADirectoryError("/out/a"), EXIT_FATAL, "/out/a; mend "),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_a_failure_of_the_file_system_is_told_in_a_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, error: OSError, code: int, message: str
+) -> None:
+    def fail(_: Greet) -> int:
+        raise error
+
+    monkeypatch.setattr(Greet, "run", fail)
+    outcome = command(Greet.main, ["--place=/here"])
+    assert outcome.code == code
+    assert outcome.err.startswith(f"error: {message}")
+    assert outcome.err.endswith("the same command goes on from here\n")
 
 
 def test_success_is_zero(command: Command) -> None:

@@ -134,6 +134,16 @@ def test_what_is_no_output_is_refused(
     assert command(VerifyJob.main, arguments) == (EXIT_FATAL, "", message.format(cwd=tmp_path))
 
 
+def test_an_output_that_cannot_be_read_is_no_problem_of_its_contents(command: Command, output: Path) -> None:
+    path = output / "data/part-00000001.parquet"
+    path.unlink()
+    path.mkdir()
+    outcome = command(VerifyJob.main, [f"{output}"])
+    assert (outcome.code, outcome.out) == (EXIT_FATAL, "")
+    assert outcome.err.startswith("error: [Errno 21] Is a directory: ")
+    assert "part-00000001.parquet'; mend that" in outcome.err
+
+
 def test_a_long_check_logs_how_far_it_is(
     output: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
