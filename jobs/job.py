@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from actors.pool import PoolError, UnitFailedError
 from sbert_ray.data.errors import BusyError, Error, InputError, LeaseLostError
+from sbert_ray.data.storage import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +116,7 @@ class Job(BaseModel, ABC):
             _fail(error, EXIT_FATAL)
         except UnitFailedError as error:
             if not isinstance(getattr(error.__cause__, "cause", None), InputError):  # that says it all by itself
-                sys.stderr.write(f"in the worker: {error.__cause__}\n")
+                sys.stderr.write(redacted(f"in the worker: {error.__cause__}\n"))
             _fail(error, EXIT_FATAL)
         except RETRYABLE as error:
             _fail(error, EXIT_RETRYABLE)
@@ -126,7 +127,7 @@ class Job(BaseModel, ABC):
 
 
 def _fail(error: BaseException | str, code: int) -> NoReturn:
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(redacted(f"error: {error}\n"))
     sys.exit(code)
 
 

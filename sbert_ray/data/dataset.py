@@ -16,7 +16,7 @@ from sbert_ray.data.errors import InputError
 from sbert_ray.data.listing import PARQUET, FileInfo, list_files
 from sbert_ray.data.parquet import Footer, ParquetReader, read_footer
 from sbert_ray.data.rows import Rows
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import Unit
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,10 @@ class Dataset:
         """
         storage, found = list_files(url)
         if len({file.name.endswith(PARQUET) for file in found}) > 1:
-            raise InputError(f"{url} holds Parquet and JSONL files; give one kind, with a glob such as {url}/*.parquet")
+            where = redacted(url)
+            raise InputError(
+                f"{where} holds Parquet and JSONL files; give one kind, with a glob such as {where}/*.parquet"
+            )
         open_ = cls._open_parquet if found[0].name.endswith(PARQUET) else cls._open_jsonl
         return open_(url, storage, found, Columns(text_columns, copied_columns))
 
@@ -141,26 +144,26 @@ class Dataset:
         files: list[InputFile] = []
         with closing(_footers(storage, found)) as footers:
             for file, footer in zip(found, footers, strict=True):
-                columns.add(storage.locate(file.name), footer.schema)
+                columns.add(redacted(storage.locate(file.name)), footer.schema)
                 files.append(InputFile(file.name, file.size, footer.identity, footer.row_groups))
         dataset = cls(url, storage, tuple(files), columns.schema)
         if not dataset.num_rows:
-            raise InputError(f"{url} holds no rows in its {len(files)} files")
+            raise InputError(f"{redacted(url)} holds no rows in its {len(files)} files")
         return dataset
 
     @classmethod
     def _open_jsonl(cls, url: str, storage: Storage, found: Sequence[FileInfo], columns: Columns) -> Self:
         files = tuple(InputFile(file.name, file.size, file.version) for file in found)
         for file in files:
-            where = storage.locate(file.name)
+            where = redacted(storage.locate(file.name))
             try:
                 schema, line_bytes = jsonl.infer_schema(storage, file.name)
             except OSError as error:
-                raise InputError(f"cannot read {where}: {error}") from error
+                raise InputError(redacted(f"cannot read {where}: {error}")) from error
             if len(schema):
                 columns.add(f"{where} (first {jsonl.SAMPLE_LINES} lines)", schema)
                 return cls(url, storage, files, columns.schema, line_bytes)
-        raise InputError(f"{url} holds no JSON objects in its {len(files)} files")
+        raise InputError(f"{redacted(url)} holds no JSON objects in its {len(files)} files")
 
     def reader(self, max_rows: int) -> RowReader:
         """Return what reads this dataset's units."""

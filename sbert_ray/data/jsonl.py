@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import EXCERPT, BadRow, Rows
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import Unit
 
 COMPRESSIONS = (".gz", ".zst")
@@ -33,7 +33,7 @@ def is_compressed(name: str) -> bool:
 
 @contextmanager
 def _opened(storage: Storage, name: str) -> Iterator[BinaryIO]:
-    where = storage.locate(name)
+    where = redacted(storage.locate(name))
     damage: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
     with storage.open(name) as file:
         raw: Any = file

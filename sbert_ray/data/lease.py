@@ -14,7 +14,7 @@ from typing import Any, Self
 import psutil
 
 from sbert_ray.data.errors import BusyError, LeaseLostError
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Lease:
         self.storage = storage
         self.ttl = ttl
         self.owner = uuid.uuid4().hex
+        self._where = redacted(storage.url)
         self._renewed = time.monotonic()
         self._lost = False
         self._took_over = False
@@ -83,7 +84,7 @@ class Lease:
             LeaseLostError: if it does not.
         """
         if self._lost or time.monotonic() - self._renewed > self.ttl:
-            raise LeaseLostError(f"another run may have taken over {self.storage.url}; this one stops writing")
+            raise LeaseLostError(f"another run may have taken over {self._where}; this one stops writing")
 
     def _document(self) -> bytes:
         holder = {"owner": self.owner, "renewed": time.time(), "ttl": self.ttl, **_process()}
@@ -93,17 +94,17 @@ class Lease:
         """Remove the lease of ``holder`` once it is void."""
         who = f"process {holder['pid']} on {holder['host']}"
         if not _has_died(holder):
-            busy = BusyError(f"{who} is writing to {self.storage.url}; wait until it ends, or stop it")
+            busy = BusyError(f"{who} is writing to {self._where}; wait until it ends, or stop it")
             if holder["machine"] == _machine():
                 raise busy
-            logger.warning("%s may be writing to %s; looking for a sign of life", who, self.storage.url)
+            logger.warning("%s may be writing to %s; looking for a sign of life", who, self._where)
             time.sleep(max(self.ttl, holder["ttl"]) * PATIENCE)
             again = self._read()
             if again is None:
                 return
             if again != holder:
                 raise busy
-        logger.warning("taking over %s from %s, which has died", self.storage.url, who)
+        logger.warning("taking over %s from %s, which has died", self._where, who)
         self._took_over = True
         if self._read() == holder:
             self.storage.remove(NAME)
@@ -111,7 +112,7 @@ class Lease:
     def _check_owner(self) -> None:
         holder = self._read()
         if holder is None or holder["owner"] != self.owner:
-            raise BusyError(f"another run began to write to {self.storage.url} at the same time; wait until it ends")
+            raise BusyError(f"another run began to write to {self._where} at the same time; wait until it ends")
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -129,8 +130,8 @@ class Lease:
                     return
                 self.storage.write(NAME, self._document())
                 self._renewed = time.monotonic()
-            except Exception as error:  # noqa: BLE001 - stores raise errors of their own; without the thread the lease is lost
-                logger.warning("could not renew the lease on %s: %s", self.storage.url, error)
+            except Exception as error:  # noqa: BLE001 - any error of a store may pass; check() tells if not
+                logger.warning("could not renew the lease on %s: %s", self._where, redacted(str(error)))
 
 
 def _machine() -> str:

@@ -12,7 +12,7 @@ from fsspec.spec import AbstractFileSystem
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.jsonl import COMPRESSIONS
 from sbert_ray.data.manifest import Manifest
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 
 PARQUET = (".parquet", ".pq")
 JSONL = tuple(stem + codec for stem in (".jsonl", ".ndjson", ".json") for codec in ("", *COMPRESSIONS))
@@ -43,14 +43,15 @@ def list_files(url: str) -> tuple[Storage, list[FileInfo]]:
     Raises:
         InputError: if there is none, or the folder cannot be read.
     """
+    where = redacted(url)
     if "::" in url:
-        raise InputError(f"cannot read input {url}: chained URLs are not known here; give a plain path or URL")
+        raise InputError(f"cannot read input {where}: chained URLs are not known here; give a plain path or URL")
     try:
         fs, path = url_to_fs(url)
         fs.invalidate_cache()
         root, entries = _entries(fs, path.rstrip("/"))
     except Exception as error:
-        raise InputError(f"cannot read input {url}: {error or repr(error)}") from error
+        raise InputError(redacted(f"cannot read input {url}: {error or repr(error)}")) from error
     storage = Storage(str(fs.unstrip_protocol(root)) if "://" in url else root or "/")
     start = len(root.rstrip("/")) + 1
     infos = {name[start:]: _info(name[start:], entry) for name, entry in entries.items()}
@@ -58,13 +59,14 @@ def list_files(url: str) -> tuple[Storage, list[FileInfo]]:
         committed = Manifest.finished_files(storage)
         found = [FileInfo(name, size, "") for name, size in committed.items() if name in infos]
         if len(found) < len(committed) and not any(mark in url for mark in GLOB):
-            raise InputError(f"{url} lacks files that are in its manifest; run the job that made it again")
+            raise InputError(f"{where} lacks files that are in its manifest; run the job that made it again")
     else:
         found = [infos[name] for name in sorted(infos) if not _is_hidden(name) and name.endswith(PARQUET + JSONL)]
     if not found:
-        names = [name for name in sorted(infos) if not _is_hidden(name)]
+        shown = [redacted(storage.locate(name)).removeprefix(redacted(storage.locate(""))) for name in sorted(infos)]
+        names = [name for name in shown if not _is_hidden(name)]
         what = f"; it has {names[:SHOWN]}" if names else ", or it does not exist"
-        raise InputError(f"no Parquet or JSONL files at {url}{what}; known suffixes are {[*PARQUET, *JSONL]}")
+        raise InputError(f"no Parquet or JSONL files at {where}{what}; known suffixes are {[*PARQUET, *JSONL]}")
     return storage, found
 
 

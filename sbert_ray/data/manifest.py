@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 from sbert_ray.data.errors import InputError, PlanChangedError
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 
 FORMAT = 1
 SEGMENT = 256
@@ -31,7 +31,7 @@ class Plan:
         settings: every setting that changes results, as JSON can hold it.
         files: name, size, identity and rows of each input file, in order; where they lie does not matter.
         num_units: units of work in all.
-        input: where the files were; not part of the fingerprint, since a dataset may move.
+        input: where the files were, kept without credentials; not part of the fingerprint, since a dataset may move.
     """
 
     job: str
@@ -127,7 +127,7 @@ class Manifest:
         """
         if not storage.exists(cls.PLAN):
             return None
-        where = storage.locate(cls.PLAN)
+        where = redacted(storage.locate(cls.PLAN))
         try:
             document = json.loads(storage.read(cls.PLAN))
             known = document["format"]
@@ -151,14 +151,17 @@ class Manifest:
         old = cls.read_plan(storage)
         if old is None:
             if storage.sizes("data"):
-                raise InputError(f"{storage.url} has a data folder but no manifest; give a new or empty output")
-            document = {"format": FORMAT, "fingerprint": plan.fingerprint, "plan": asdict(plan)}
+                raise InputError(
+                    f"{redacted(storage.url)} has a data folder but no manifest; give a new or empty output"
+                )
+            shown = replace(plan, input=redacted(plan.input))
+            document = {"format": FORMAT, "fingerprint": plan.fingerprint, "plan": asdict(shown)}
             storage.write(cls.PLAN, json.dumps(document, indent=1).encode())
             return manifest
         if old.fingerprint != plan.fingerprint:
             changes = "\n  ".join(old.differences(plan))
             raise PlanChangedError(
-                f"{storage.url} was begun with another input or other settings:\n  {changes}\n"
+                f"{redacted(storage.url)} was begun with another input or other settings:\n  {changes}\n"
                 "Give a new output, or run again as before."
             )
         manifest._load()
@@ -241,7 +244,9 @@ class Manifest:
             InputError: if the output is not finished.
         """
         if not storage.exists(cls.SUCCESS):
-            raise InputError(f"{storage.url} is the output of a job that has not finished; run that job again first")
+            raise InputError(
+                f"{redacted(storage.url)} is the output of a job that has not finished; run that job again first"
+            )
         return dict(sorted((record.file, record.num_bytes) for record in cls.records(storage) if record.rows))
 
 
@@ -255,7 +260,9 @@ def _read(storage: Storage, segment: str) -> Iterator[Record]:
         try:
             yield Record(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{storage.locate(name)}, line {number} is damaged: {error}; give a new output") from error
+            raise InputError(
+                f"{redacted(storage.locate(name))}, line {number} is damaged: {error}; give a new output"
+            ) from error
 
 
 def _number(segment: str) -> int:

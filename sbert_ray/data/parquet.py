@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import Rows
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import Unit
 
 CACHED_BYTES = 512 * 2**20
@@ -37,7 +37,7 @@ def read_footer(storage: Storage, name: str) -> Footer:
     Raises:
         InputError: if it is no readable Parquet file.
     """
-    where = storage.locate(name)
+    where = redacted(storage.locate(name))
     try:
         with storage.open(name) as file:
             metadata = pq.ParquetFile(file).metadata
@@ -50,7 +50,7 @@ def read_footer(storage: Storage, name: str) -> Footer:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())  # Arrow's messages go over several lines
+    return " ".join(redacted(str(error)).split())  # Arrow's messages go over several lines
 
 
 def _footer_bytes(file: BinaryIO) -> bytes:
@@ -84,7 +84,7 @@ class ParquetReader:
             InputError: if they are damaged, or the file was changed.
         """
         assert unit.stop is not None
-        where = f"{self.storage.locate(unit.file)}, rows {unit.start} to {unit.stop - 1}"
+        where = f"{redacted(self.storage.locate(unit.file))}, rows {unit.start} to {unit.stop - 1}"
         try:
             with self.storage.open(unit.file) as file:
                 parquet = pq.ParquetFile(file, page_checksum_verification=True)

@@ -3,6 +3,7 @@
 import errno
 import os
 import posixpath
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,36 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from sbert_ray.data.errors import InputError
+
+_MARK = "***"
+_END = r"(?=::[\w+.-]+(?:://|::)|\s|$)"
+_HTTP_QUERY = re.compile(rf"(https?://[^?]*)\?\S+?{_END}")
+_QUERY = re.compile(rf"\?[\w.~%-]+=\S*?{_END}")
+_USER = re.compile(r"(\w+)://([^/\s]*)@")
+_WITH_CONTAINER = ("abfs", "abfss", "wasb", "wasbs")
+"""Protocols of Azure, which write the name of a container where others have that of a user."""
+
+
+def redacted(url: str) -> str:
+    """Return a URL, or a text with URLs in it, without what may be secret: users, passwords and query strings.
+
+    Whatever is stored or shown goes through this. Other text, paths and globs among it, comes back as it is.
+    """
+    if "://" not in url:
+        return url
+    text = _USER.sub(_without_user, url)
+    return _QUERY.sub(f"?{_MARK}", _HTTP_QUERY.sub(rf"\1?{_MARK}", text))
+
+
+def _without_user(match: re.Match[str]) -> str:
+    protocol, user = match.groups()
+    is_container = protocol in _WITH_CONTAINER and ":" not in user
+    return match[0] if is_container else f"{protocol}://{_MARK}@"
+
+
+def is_redacted(url: str) -> bool:
+    """Whether something was taken out of a URL, so that it no longer leads anywhere."""
+    return "://" in url and (f"://{_MARK}@" in url or f"?{_MARK}" in url)
 
 
 @dataclass(frozen=True)
@@ -51,7 +82,7 @@ class Storage:
         self.__dict__.update(state)
 
     def locate(self, name: str) -> str:
-        """Return where ``name`` lies, as a path or URL for a reader or a message."""
+        """Return where ``name`` lies, as a path or URL that can be opened; for a message it must be ``redacted``."""
         return str(self._fs.unstrip_protocol(self._path(name))) if not self._is_local else self._path(name)
 
     def _path(self, name: str) -> str:
@@ -68,7 +99,8 @@ class Storage:
             self.write(probe, b"")
             self.remove(probe)
         except Exception as error:
-            raise InputError(f"cannot write to {self.url}: {error}; give a folder that can be written to") from error
+            message = f"cannot write to {self.url}: {error}; give a folder that can be written to"
+            raise InputError(redacted(message)) from error
 
     def exists(self, name: str) -> bool:
         """Whether there is a file called ``name``, looked up anew."""

@@ -18,7 +18,7 @@ from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.manifest import Manifest, Plan, Record
 from sbert_ray.data.sink import quarantine_file
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, is_redacted, redacted
 from sbert_ray.data.units import Unit
 
 THREADS = 4
@@ -63,12 +63,14 @@ def verify(output: str, input_url: str | None = None) -> Iterator[Verdict]:
         input_url: where the input is now; None: where it was.
 
     Raises:
-        InputError: if ``output`` is no output, or the input cannot be read.
+        InputError: if ``output`` is no output, or the input cannot be read, or its credentials must be told again.
     """
     storage = Storage(output)
     plan = Manifest.read_plan(storage)
     if plan is None:
-        raise InputError(f"{output} has no {Manifest.PLAN}: it is not the output of a job")
+        raise InputError(f"{redacted(output)} has no {Manifest.PLAN}: it is not the output of a job")
+    if input_url is None and is_redacted(plan.input):
+        raise InputError(f"the manifest has the input without its credentials, {plan.input}; give --input")
     verdict = Verdict(plan.num_units)
     id_column: str | None = plan.settings["id_column"]
     text_columns: list[str] = plan.settings["text_column"]

@@ -240,6 +240,7 @@ def test_a_failure_is_told_in_a_line(
         ),
         (NotADirectoryError("/out/a/b"), EXIT_FATAL, "/out/a/b; mend "),
         (IsADirectoryError("/out/a"), EXIT_FATAL, "/out/a; mend "),
+        (FileNotFoundError("https://me:pw@host/a?sig=x"), EXIT_FATAL, "https://***@host/a?***"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
 )

@@ -213,6 +213,12 @@ def test_a_store_that_is_down_for_a_moment_costs_nothing_and_for_long_the_lease(
         time.sleep(TTL / 2)
 
 
+def test_a_busy_output_is_named_without_credentials(tmp_path: Path) -> None:
+    storage = Storage(f"memory://me:secret@{tmp_path.name}")
+    with Lease(storage, ttl=60), pytest.raises(BusyError, match=rf"writing to memory://\*\*\*@{tmp_path.name};"):
+        Lease(storage, ttl=60).__enter__()
+
+
 def test_an_error_of_the_stores_own_does_not_end_the_renewal(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

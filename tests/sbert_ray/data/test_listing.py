@@ -155,6 +155,24 @@ def test_what_cannot_be_reached_is_named(url: str, message: str) -> None:
         list_files(url)
 
 
+def test_credentials_are_not_in_the_error_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    def info(*arguments: Any, **options: Any) -> None:
+        raise PermissionError("401, url='memory://me:secret@host/x?sig=secret'")
+
+    monkeypatch.setattr(MemoryFileSystem, "info", info)
+    with pytest.raises(InputError, match=r"cannot read input memory://\*\*\*@host/x: 401, url='memory://\*") as raised:
+        list_files("memory://me:secret@host/x")
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "*.md", "a.md"])
+def test_credentials_are_not_told(path: str) -> None:
+    fsspec.filesystem("memory").pipe_file("/me:secret@host/a.md", b"1")
+    with pytest.raises(InputError, match=r"no Parquet or JSONL files at memory://\*\*\*@host/") as raised:
+        list_files(f"memory://me:secret@host/{path}")
+    assert "secret" not in str(raised.value)
+
+
 def test_a_failure_of_the_store_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoCredentialsError(Exception):
         pass

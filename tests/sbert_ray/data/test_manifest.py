@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,29 @@ def test_a_new_output_has_its_plan_and_nothing_done(storage: Storage) -> None:
     assert Manifest.read_plan(storage) == manifest.plan
     document = json.loads(storage.read(Manifest.PLAN))
     assert document["fingerprint"] == manifest.plan.fingerprint
+
+
+def test_a_plan_is_kept_without_credentials(storage: Storage) -> None:
+    plan = dataclasses.replace(make_plan(), input="https://me:secret@host/in/*.parquet?sig=secret")
+    Manifest.open(storage, plan)
+    assert b"secret" not in storage.read(Manifest.PLAN)
+    kept = Manifest.read_plan(storage)
+    assert kept is not None
+    assert kept.input == "https://***@host/in/*.parquet?***"
+    assert kept.fingerprint == plan.fingerprint
+
+
+def test_messages_about_an_output_lack_its_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(f"memory://me:secret@{uuid.uuid4().hex}")
+    begin(storage)
+    for run in (lambda: Manifest.open(storage, make_plan(5)), lambda: Manifest.finished_files(storage)):
+        with pytest.raises(InputError, match=r"^memory://\*\*\*@\w+ ") as raised:
+            run()
+        assert "secret" not in str(raised.value)
+    monkeypatch.setattr(Storage, "locate", lambda _, name: f"https://me:secret@host/{name}?sig=secret")
+    storage.write(Manifest.PLAN, b"{")
+    with pytest.raises(InputError, match=r"^https://\*\*\*@host/_manifest/plan.json\?\*\*\* is damaged"):
+        Manifest.read_plan(storage)
 
 
 def test_what_was_committed_is_done_in_the_next_run(storage: Storage) -> None:

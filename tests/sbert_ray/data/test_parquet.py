@@ -121,6 +121,16 @@ def test_a_file_that_is_no_parquet_is_named(damage: str, tmp_path: Path) -> None
         read_footer(storage, "a.parquet")
 
 
+def test_a_file_is_named_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = ParquetReader(write(tmp_path), SCHEMA)
+    (tmp_path / "a.parquet").write_bytes(b"")
+    monkeypatch.setattr(Storage, "locate", lambda _, name: f"https://me:secret@host/{name}?sig=secret")
+    with pytest.raises(InputError, match=r"^https://\*\*\*@host/a\.parquet\?\*\*\* is no readable"):
+        read_footer(reader.storage, "a.parquet")
+    with pytest.raises(InputError, match=r"^https://\*\*\*@host/a\.parquet\?\*\*\*, rows 0 to 2 cannot"):
+        read(reader, 0, 3)
+
+
 @pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
 @pytest.mark.parametrize("checksum", [False, True])
 def test_a_corrupt_page_is_named_with_its_rows(compression: str, checksum: bool, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sbert_ray.data.errors import InputError
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, is_redacted, redacted
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -191,6 +191,56 @@ def test_a_copy_in_another_process_is_the_same_folder(storage: Storage) -> None:
     again = pickle.loads(pickle.dumps(storage))
     assert again == storage
     assert again.read("a") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://me:secret@host/a/b.parquet", "https://***@host/a/b.parquet"),
+        ("https://secret@host:8080/a", "https://***@host:8080/a"),
+        ("ftp://me:sec@ret@host/a", "ftp://***@host/a"),
+        ("https://host/a.parquet?X-Amz-Signature=secret&b=%2F", "https://host/a.parquet?***"),
+        ("https://me:secret@host/a?secret", "https://***@host/a?***"),
+        ("s3://me:secret@bucket/a?versionId=secret", "s3://***@bucket/a?***"),
+        ("abfs://me:secret@host/a", "abfs://***@host/a"),
+        ("simplecache::https://me:secret@host/a?sig=secret", "simplecache::https://***@host/a?***"),
+        (
+            "zip://*.parquet::https://a:secret@host/a.zip?k=secret::ftp://b:secret@host/c",
+            "zip://*.parquet::https://***@host/a.zip?***::ftp://***@host/c",
+        ),
+        (
+            "cannot read https://me:secret@h/a?b=secret: 404, url='https://me:secret@h/a?b=secret' at all",
+            "cannot read https://***@h/a?*** 404, url='https://***@h/a?*** at all",
+        ),
+    ],
+)
+def test_credentials_are_taken_out_of_a_url(url: str, expected: str) -> None:
+    assert redacted(url) == redacted(expected) == expected
+    assert is_redacted(expected)
+    assert not is_redacted(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "/data/in/me@host/part-?.parquet",
+        "/data/a?b=c",
+        "s3://bucket/key/part-?.parquet",
+        "s3://bucket/date=?/a***@b.parquet",
+        "file:///home/me@work/a:b@c/***",
+        "abfs://container@account.dfs.core.windows.net/a",
+        "zip://*.parquet::/data/a@b.zip",
+        "https://host:8080/a.parquet",
+    ],
+)
+def test_a_url_without_credentials_stays_as_it_is(url: str) -> None:
+    assert redacted(url) == url
+    assert not is_redacted(url)
+
+
+def test_a_refused_output_is_named_without_credentials() -> None:
+    with pytest.raises(InputError, match=r"cannot write to nosuch://\*\*\*@x: Protocol not known"):
+        Storage("nosuch://me:secret@x").check_writable()
 
 
 def test_locations_are_paths_or_urls(tmp_path: Path) -> None:

@@ -158,6 +158,16 @@ def test_an_input_that_moved_may_be_told(paths: Paths) -> None:
     assert paths.check(input_url=str(moved)).problems == []
 
 
+def test_an_input_whose_credentials_are_not_kept_must_be_told(paths: Paths) -> None:
+    plan = paths.output / "_manifest" / "plan.json"
+    document = json.loads(plan.read_text())
+    document["plan"]["input"] = "https://***@host/in"
+    plan.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"without its credentials, https://\*\*\*@host/in; give --input$"):
+        paths.check()
+    assert paths.check(input_url=str(paths.input)).problems == []
+
+
 def test_an_input_that_changed_is_found(paths: Paths) -> None:
     write_input(paths.input, [f"id-{row}" for row in range(1, NUM_ROWS + 1)])
     (paths.input / "c.parquet").write_bytes((paths.input / "a.parquet").read_bytes())
