@@ -152,6 +152,20 @@ class Embedder(UnitWorker):
             "duplicate_ids": duplicates,
         }
 
+    @property
+    def environment(self) -> str:
+        """Kind of device and type of weights, which decide the last bits."""
+        return f"{self.model.device.type} in {str(self.model.dtype).removeprefix('torch.')}"
+
+    def invalid(self, result: "EmbedRun") -> dict[int, str]:
+        """Find embeddings that are no finite numbers in the output's precision."""
+        stored = result.embeddings
+        if self.config.precision == "float16":
+            with np.errstate(over="ignore"):
+                stored = stored.astype(np.float16)
+        rows = np.flatnonzero(~np.isfinite(stored).all(1))
+        return {int(row): "the embedding has a value that is no finite number" for row in rows}
+
     def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:
         """Return ``rows`` less those at the given indices, which become bad rows."""
         texts = self._texts(rows)
@@ -168,7 +182,8 @@ class Embedder(UnitWorker):
             rows = self.check(next(iter(self.reader.read(unit, self.columns))), {})
             rows = rows.take(range(min(rows_per_unit, len(rows))))
             if len(rows):
-                sample.append(self.compute(self.prepare(rows, Stopwatch()), beat).embeddings)
+                _, _, run = self._transform(rows, beat, Stopwatch())
+                sample.append(run.embeddings)
         if not sample:
             raise InputError(
                 f"none of the rows that int8 and uint8 would be scaled by can be embedded: {units[0]}, ..."

@@ -12,6 +12,8 @@ from typing import Any
 
 import ray
 
+from actors.worker import BrokenDeviceError
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,6 +63,9 @@ class Host:
         try:
             first, *rest = args
             return getattr(worker, method)(first, beat, *rest)
+        except BrokenDeviceError:
+            logger.exception("the device is of no more use to this process, which ends")
+            os._exit(1)  # Ray starts another
         finally:
             del self._rows[call]
             self._sign()

@@ -22,7 +22,7 @@ class PoolOptions:
         in_flight: units inside one actor at a time: one computes, the others are read or written.
         max_attempts: how often a unit may fail or take its process down before the pool looks into it.
         hang_seconds: time without a batch after which an actor is killed.
-        start_seconds: time within which the first worker must be ready.
+        start_seconds: time that may pass without a single worker that is ready.
         speculate: let idle actors begin the last units a second time.
     """
 
@@ -51,6 +51,8 @@ class Member:
     """Attempts inside the actor, the oldest first."""
     rows: int = 0
     """Rows that running calls had computed when it last gave a sign of life."""
+    start_errors: int = 0
+    """How often its worker could not be built."""
 
     def __post_init__(self) -> None:
         self._create()
@@ -64,21 +66,44 @@ class Member:
             max_restarts=-1,
             max_task_retries=0,  # who is to blame for a death is for the pool to find out
         ).remote(self.build)
-        self._start()
+        self._place()
 
-    def _start(self) -> None:
-        self.starting: ray.ObjectRef[Any] | None = self.handle.start.remote()
-        """The call that builds the worker; None once it has."""
+    def _place(self) -> None:
+        self.starting: ray.ObjectRef[Any] | None = self.handle.pulse.remote()
+        """What tells that the actor has a process, then that the worker is built; None from then on."""
+        self.is_placed = False
         self._pulse: ray.ObjectRef[Any] | None = None
         self._pulse_sent = 0.0
         self.rows = 0
+
+    def settle_start(self) -> str | None:
+        """Take the next step towards a worker, once ``starting`` is ready; return where it lives after the last.
+
+        Raises:
+            RayTaskError: if the worker cannot be built.
+            RayError: if the process dies while it builds the worker.
+        """
+        assert self.starting is not None
+        if self.is_placed:
+            where: str = ray.get(self.starting)
+            self.starting = None
+            return where
+        try:
+            ray.get(self.starting)
+        except ActorDiedError:
+            self._create()
+        except RayError:
+            self._place()  # Ray has no place for it at present, which may last: a lost node, another's job
+        else:
+            self.is_placed, self.starting = True, self.handle.start.remote()
+        return None
 
     def restart(self, error: RayError) -> None:
         """Have the worker built again after its process died, in a new actor if Ray has given this one up."""
         if isinstance(error, ActorDiedError):
             self._create()
         else:
-            self._start()
+            self._place()
 
     def call(self, method: str, *args: Any) -> "ray.ObjectRef[Any]":
         """Run ``method`` of the worker."""

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.bisection import MAX_CULPRITS, Bisection
 from actors.member import Member, PoolOptions
+from sbert_ray.data.errors import InputError
 from sbert_ray.data.units import Unit
 
 __all__ = ["Done", "Pool", "PoolError", "PoolOptions", "UnitFailedError"]
@@ -45,12 +46,14 @@ class Done:
 
 @dataclass(eq=False)
 class _Work:
-    """A unit on its way."""
+    """A unit on its way, or a call of another method."""
 
-    unit: Unit
+    unit: Unit | None
     method: str = "process"
     """What the worker does next: ``process``, or ``positions`` and ``probe`` while rows that kill are looked for."""
+    args: tuple[Any, ...] = ()
     is_done: bool = False
+    result: Any = None
     attempts: int = 0
     deaths: int = 0
     errors: int = 0
@@ -58,6 +61,7 @@ class _Work:
     running: "list[_Attempt]" = field(default_factory=list)
     search: Bisection | None = None
     excluded: dict[int, str] = field(default_factory=dict)
+    was_searched: bool = False
 
     @property
     def is_suspect(self) -> bool:
@@ -65,7 +69,7 @@ class _Work:
         return self.deaths > 0
 
     def __str__(self) -> str:
-        return f"unit {self.unit.index} ({self.unit})"
+        return self.method if self.unit is None else f"unit {self.unit.index} ({self.unit})"
 
 
 @dataclass(eq=False)
@@ -97,7 +101,8 @@ class Pool:
         self._exhausted = False
         self._durations: deque[float] = deque(maxlen=64)
         self._deaths_in_a_row = 0
-        self._created = self._last_pulse = time.monotonic()
+        self._created = self._last_ready = self._last_pulse = time.monotonic()
+        self._was_ready = False
 
     def __enter__(self) -> Self:
         return self
@@ -117,15 +122,17 @@ class Pool:
         """Run ``method`` of one worker and return what it returns.
 
         Raises:
-            UnitFailedError: if it raises.
-            PoolError: if its process dies.
+            UnitFailedError: if it fails for a reason that does not pass.
+            PoolError: if workers do not start, or it keeps taking its process down.
         """
-        try:
-            return ray.get(self._members[0].call(method, *args))
-        except RayTaskError as error:
-            raise UnitFailedError(f"{method} failed: {_describe(error)}") from error
-        except RayError as error:
-            raise PoolError(f"a worker died during {method}: {_first_line(error)}") from error
+        work = _Work(None, method, args)
+        self._retry.append(work)
+        while not work.is_done:
+            self._feed(iter(()))
+            for _ in self._collect():
+                raise AssertionError("a call has finished a unit")
+            self._watch()
+        return work.result
 
     def run(self, units: Iterable[Unit]) -> Iterator[Done | None]:
         """Process units, yielding them in the order in which they finish.
@@ -176,16 +183,18 @@ class Pool:
 
     def _begin(self, work: _Work, member: Member) -> None:
         attempt = _Attempt(work, member, time.monotonic())
-        args: tuple[Any, ...] = ()
+        args = work.args
         if work.method == "process":
             work.attempts += 1
-            args = (work.excluded,) if work.excluded else ()
+            args = (work.unit, work.excluded) if work.excluded else (work.unit,)
+        elif work.method == "positions":
+            args = (work.unit,)
         elif work.method == "probe":
             assert work.search is not None
-            args = (work.search.next(),)
+            args = (work.unit, work.search.next())
         work.running.append(attempt)
         member.running.append(attempt)
-        self._running[member.call(work.method, work.unit, *args)] = attempt
+        self._running[member.call(work.method, *args)] = attempt
 
     def _speculate(self) -> None:
         """Let idle actors begin the units that are latest a second time."""
@@ -199,7 +208,7 @@ class Pool:
 
     def _is_late(self, attempt: _Attempt) -> bool:
         work = attempt.work
-        if work.is_done or work.method != "process" or len(work.running) > 1:
+        if work.is_done or work.method != "process" or work.is_suspect or len(work.running) > 1:
             return False
         if attempt is not attempt.member.running[0]:
             return True  # it waits behind another unit
@@ -209,10 +218,13 @@ class Pool:
 
     def _collect(self) -> Iterator[Done]:
         starting = {member.starting: member for member in self._members if member.starting is not None}
+        if not self._running and not starting:
+            time.sleep(TICK_SECONDS)  # all that is left waits for its next try
+            return
         ready, _ = ray.wait([*self._running, *starting], timeout=TICK_SECONDS)
         for ref in ready:
             if ref in starting:
-                self._settle_start(ref, starting[ref])
+                self._settle_start(starting[ref])
                 continue
             attempt = self._running.pop(ref)
             attempt.member.running.remove(attempt)
@@ -227,24 +239,33 @@ class Pool:
                 self._deaths_in_a_row = 0
                 yield from self._settle_result(attempt, result)
 
-    def _settle_start(self, ref: "ray.ObjectRef[Any]", member: Member) -> None:
+    def _settle_start(self, member: Member) -> None:
         try:
-            where = ray.get(ref)
+            where = member.settle_start()
         except RayTaskError as error:
-            raise UnitFailedError(f"a worker could not start: {_describe(error)}") from error
+            member.start_errors += 1
+            lasts = isinstance(error.cause, (InputError, TypeError, ValueError)) and not self._was_ready
+            if lasts or member.start_errors >= self.options.max_attempts:
+                raise UnitFailedError(f"a worker could not start: {_describe(error)}") from error
+            logger.warning("a worker could not start and is tried again: %s", _describe(error))
+            member.kill(for_good=False)
+            member.restart(error)
         except RayError as error:
             logger.warning("a worker died while it started: %s", _first_line(error))
             self._count_death()
             member.restart(error)
         else:
-            logger.info("worker %s is ready, %.0f s after the start", where, time.monotonic() - self._created)
-            member.starting = None
+            if where is not None:
+                self._was_ready = True
+                logger.info("worker %s is ready, %.0f s after the start", where, time.monotonic() - self._created)
 
     def _settle_result(self, attempt: _Attempt, result: Any) -> Iterator[Done]:
         work = attempt.work
         if work.is_done:
             return  # another attempt was first
-        if work.method == "process":
+        if work.unit is None:
+            work.is_done, work.result = True, result
+        elif work.method == "process":
             work.is_done = True
             self._durations.append(time.monotonic() - attempt.begun)
             yield Done(work.unit, result, work.attempts)
@@ -276,41 +297,45 @@ class Pool:
             if work.method != "probe":
                 self._count_death()
             attempt.member.restart(error)
+        work.deaths += 1
         if work.is_done or work.running:
             return
-        work.deaths += 1
         if work.method == "probe":
             assert work.search is not None
             work.search.settle(survived=False)
             self._search_on(work)
             return
         if work.deaths >= self.options.max_attempts:
-            if work.method == "positions" or work.excluded:
-                raise UnitFailedError(f"{work} takes its process down, and no single row is to blame; {MEMORY}")
+            if work.unit is None or work.was_searched:
+                raise PoolError(f"{work} keeps taking its process down, and no row is to blame; {MEMORY}")
+            if work.method == "positions":
+                raise UnitFailedError(f"{work} takes its process down when it is read; look at the input file")
             logger.warning("%s took down %d processes; looking for the rows to blame", work, work.deaths)
             work.method, work.deaths = "positions", 1
         self._retry.append(work)
 
     def _search_on(self, work: _Work) -> None:
-        """Try the next rows of a unit that kills, or exclude those that are found."""
+        """Try the next rows of a unit that kills, or begin it again without those that are found."""
         search = work.search
         assert search is not None
         if search.next() is None:
-            if not search.culprits or len(search.culprits) > MAX_CULPRITS:
-                raise UnitFailedError(f"{work} takes its process down, and no few rows are to blame; {MEMORY}")
-            logger.warning("%s: rows at %s take the process down and go to quarantine", work, search.culprits)
+            if len(search.culprits) > MAX_CULPRITS:
+                raise UnitFailedError(f"more than {MAX_CULPRITS} rows of {work} take its process down; {MEMORY}")
+            found = f"rows at {search.culprits} take the process down and go to quarantine"
+            logger.warning("%s: %s", work, found if search.culprits else "no row is to blame; trying again")
             work.excluded = dict.fromkeys(search.culprits, "takes the worker's process down")
-            work.method, work.deaths = "process", 1
+            work.method, work.deaths, work.was_searched = "process", 1, True
         self._retry.append(work)
 
     # Looking after the actors
 
     def _watch(self) -> None:
         now = time.monotonic()
-        is_started = any(member.starting is None for member in self._members)
-        if not is_started and not self._running and now - self._created > self.options.start_seconds:
+        if any(member.starting is None for member in self._members):
+            self._last_ready = now
+        elif now - self._last_ready > self.options.start_seconds:
             raise PoolError(
-                f"no worker was ready within {self.options.start_seconds:.0f} s; each needs"
+                f"no worker was ready for {self.options.start_seconds:.0f} s; each needs"
                 f" {self.options.num_cpus} CPUs and {self.options.num_gpus} GPUs,"
                 f" and the cluster has {ray.cluster_resources()}"
             )

@@ -1,5 +1,6 @@
 """What turns units of work into committed output, in one process and without Ray."""
 
+import logging
 import os
 import socket
 import threading
@@ -22,12 +23,21 @@ from sbert_ray.data.sink import Committed, unit_output
 from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import Unit
 
+logger = logging.getLogger(__name__)
+
+
+class BrokenDeviceError(RuntimeError):
+    """The device fails every call of this process from now on, as after an assertion in a CUDA kernel."""
+
+
 Beat = Callable[[int], None]
 """Called after each batch with its rows: a sign of life, and progress."""
 
 MAX_FAILURES = 16
 """Rows of a unit that may fail one by one; more mean that something other than the rows is wrong."""
 SHOWN = 20
+NOT_THE_ROWS = (MemoryError, OSError, InputError, BrokenDeviceError)
+"""Failures that are no row's fault."""
 LENGTH_EDGES = (*range(0, 128, 8), *range(128, 513, 32), 1024, 2048, 4096, 8192, 16384, 32768, 2**30)
 """Bounds of the token-length histograms in reports."""
 
@@ -66,6 +76,8 @@ class UnitReport:
     """Numbers that may be added up over units, and ``seconds`` by stage; see ``jobs.summary``."""
     bad: list[BadRow]
     """The first bad rows, to be shown."""
+    environment: str
+    """What else decides the last bits, such as the device's kind; the same in all units of an output."""
     worker: str
     peak_memory_bytes: int
     finished: float
@@ -138,7 +150,7 @@ class UnitWorker(ABC):
                 committed = output.commit()
         totals["seconds"] = dict(watch.seconds)
         memory = peak_memory_bytes()
-        return UnitReport(committed, totals, output.bad[:SHOWN], self.name, memory, time.time())
+        return UnitReport(committed, totals, output.bad[:SHOWN], self.environment, self.name, memory, time.time())
 
     def positions(self, unit: Unit, beat: Beat) -> list[int]:
         """Return the positions of the rows of ``unit`` that can be read, for ``probe``."""
@@ -154,8 +166,13 @@ class UnitWorker(ABC):
         for rows in self.reader.read(unit, self.columns):
             others = {int(p): "not probed" for p in rows.positions if int(p) not in wanted}
             subset = self.check(rows, others)
-            if len(subset):
-                self._run(subset, beat, Stopwatch())
+            try:
+                if len(subset):
+                    self._run(subset, beat, Stopwatch())
+            except NOT_THE_ROWS:
+                raise
+            except Exception as error:  # noqa: BLE001 - the process lives, and that is the question
+                logger.debug("rows of %s fail without harm: %s", unit, error)
 
     def _run(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Any, Any]:
         prepared = self.prepare(rows, watch)
@@ -164,19 +181,35 @@ class UnitWorker(ABC):
         try:
             with watch.stage("compute"):
                 return prepared, self.compute(prepared, beat)
+        except RuntimeError as error:
+            if "CUDA error" in str(error):
+                raise BrokenDeviceError(str(error)) from error
+            raise
         finally:
             self._device.release()
 
     def _transform(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Rows, Any, Any]:
         try:
             prepared, result = self._run(rows, beat, watch)
-        except (MemoryError, OSError, InputError):
-            raise  # no row's fault
+        except NOT_THE_ROWS:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever one row does to the model, the others shall not suffer
             reasons = find_failures(lambda part: self._run(rows.take(part), beat, watch), range(len(rows)), error)
             rows = self.quarantine(rows, reasons)
             prepared, result = self._run(rows, beat, watch)
+        while reasons := self.invalid(result):
+            rows = self.quarantine(rows, reasons)
+            prepared, result = self._run(rows, beat, watch)
         return rows, prepared, result
+
+    @property
+    def environment(self) -> str:
+        """What else decides the last bits of a result, such as the device's kind."""
+        return ""
+
+    def invalid(self, result: Any) -> dict[int, str]:  # noqa: ARG002 - for those that can tell
+        """Return why rows of ``result`` must not be written, by index."""
+        return {}
 
     @abstractmethod
     def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:

@@ -24,6 +24,7 @@ def record_of(unit: int, report: UnitReport, run: int, attempts: int) -> Record:
     """Return the manifest's record of a finished unit."""
     stats = report.stats | {
         "worker": report.worker,
+        "environment": report.environment,
         "peak_memory_bytes": report.peak_memory_bytes,
         "finished": report.finished,
         "bad": [asdict(row) for row in report.bad],
@@ -88,6 +89,8 @@ class Totals:
     num_bytes: int = 0
     retried: int = 0
     speculated: int = 0
+    environment: str | None = None
+    """What all workers must compute on, once it is known."""
     num_workers: int = 0
     """Workers of the present run at a time."""
     first_work: float | None = None

@@ -24,9 +24,9 @@ from jobs.progress import Progress
 from jobs.report import render_html
 from jobs.summary import Totals, record_of
 from sbert_ray.data.dataset import Dataset, RowReader
-from sbert_ray.data.errors import InputError, LeaseLostError
+from sbert_ray.data.errors import InputError, LeaseLostError, PlanChangedError
 from sbert_ray.data.lease import Lease
-from sbert_ray.data.manifest import Manifest, Plan
+from sbert_ray.data.manifest import Manifest, Plan, Record
 from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import default_rows_per_unit
 
@@ -197,6 +197,7 @@ class UnitJob(Job):
             if done is not None:
                 record = record_of(done.unit.index, done.result, manifest.run, done.attempts)
                 run.lease.check()
+                self._check_seen(run, record)
                 manifest.append([record])
                 totals.add(record)
                 metrics.add(record.rows, record.stats.get("tokens", 0), record.bad_rows)
@@ -206,6 +207,23 @@ class UnitJob(Job):
         totals.speculated = pool.speculations
         if manifest.num_done < manifest.plan.num_units:
             raise AssertionError(f"{manifest.plan.num_units - manifest.num_done} units were never finished")
+
+    def _check_seen(self, run: Run, record: Record) -> None:
+        """Make sure that a worker's file is where the driver sees it, and made like all others."""
+        worker, made = record.stats["worker"], record.stats["environment"]
+        if not run.storage.exists(record.file):
+            raise InputError(
+                f"worker {worker} wrote {record.file} to another disk than this one's {self.output};"
+                " give an --output that all nodes share, or a URL"
+            )
+        totals = run.totals
+        if totals.environment is None:
+            totals.environment = run.manifest.remember("environment", lambda: made)
+        if made != totals.environment:
+            raise PlanChangedError(
+                f"worker {worker} computes on {made}, and {self.output} was begun on {totals.environment}; run it there"
+                " (see --num-gpus-per-worker and --dtype), or give a new output"
+            )
 
     def _check_bad_rows(self, run: Run) -> None:
         totals = run.totals

@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from actors.embedder import Embedder, EmbedderConfig
-from actors.worker import UnitReport
+from actors.worker import BrokenDeviceError, UnitReport
 from sbert_ray import SentenceTransformer
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.errors import InputError
@@ -69,6 +69,7 @@ def test_writes_ids_kept_columns_and_embeddings_in_input_order(embed: Embed, tin
     assert table["id"].to_pylist() == list(range(100, 108))
     assert_array_equal(vectors(table), SentenceTransformer(str(tiny_checkpoint)).encode(TEXTS))
     assert report.committed.rows == 8
+    assert report.environment == "cpu in float32"
 
 
 def test_tells_rows_apart_without_an_id_column(embed: Embed) -> None:
@@ -140,6 +141,36 @@ def test_a_model_that_refuses_all_rows_is_at_fault_itself(
     with pytest.raises(RuntimeError, match="no device"):
         worker.process(Unit(0, "a.parquet", 0, 8), silent)
     assert list((tmp_path / "out/data").iterdir()) == []
+
+
+def test_an_embedding_that_is_not_finite_goes_to_quarantine(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_embedder(tmp_path, tiny_checkpoint, dataset(), precision="float16")
+    embed_tokens = worker.model.embed_tokens
+
+    def spoiled(tokens: Any, **options: Any) -> Any:
+        run = embed_tokens(tokens, **options)
+        run.embeddings[tokens.lengths == 7] *= 1e6  # too large for float16
+        return run
+
+    monkeypatch.setattr(worker.model, "embed_tokens", spoiled)
+    report = worker.process(Unit(0, "a.parquet", 0, 8), silent)
+    assert [(row.id, row.text) for row in report.bad] == [(104, "the slow red cat ran")]
+    assert report.committed.rows == 7
+
+
+def test_a_broken_device_is_no_rows_fault(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_embedder(tmp_path, tiny_checkpoint, dataset())
+
+    def broken(tokens: Any, **options: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(worker.model, "embed_tokens", broken)
+    with pytest.raises(BrokenDeviceError, match="illegal memory access"):
+        worker.process(Unit(0, "a.parquet", 0, 8), silent)
 
 
 def test_joins_several_text_columns(embed: Embed, tiny_checkpoint: Path) -> None:
@@ -233,9 +264,11 @@ def test_a_megabyte_of_text_is_cut_like_any_other(embed: Embed) -> None:
     assert np.isfinite(vectors(table)).all()
 
 
-def test_probing_writes_nothing(tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_probing_writes_nothing(tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = make_embedder(tmp_path, tiny_checkpoint, dataset())
     unit = Unit(0, "a.parquet", 2, 6)
     assert worker.positions(unit, silent) == [2, 3, 4, 5]
     worker.probe(unit, silent, [3, 4])
+    monkeypatch.setattr(worker, "prepare", lambda rows, watch: 1 / 0)
+    worker.probe(unit, silent, [3, 4])  # an exception is no death
     assert not (tmp_path / "out").exists()

@@ -8,15 +8,19 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
+from actors.pool import PoolOptions
 from jobs.job import EXIT_FATAL, EXIT_RETRYABLE
+from sbert_ray.data.dataset import RowReader
 from sbert_ray.data.errors import InputError, PlanChangedError
 from sbert_ray.data.verify import verify
-from tests.jobs.toy import ToyJob, digests, write_corpus
+from tests.jobs.toy import ToyJob, ToyWorker, digests, write_corpus
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -186,6 +190,35 @@ def test_a_changed_input_is_refused(tmp_path: Path) -> None:
     os.remove(corpus / "b.parquet")
     with pytest.raises(PlanChangedError, match=r"1 input file\(s\) removed: b\.parquet"):
         job.run()
+
+
+def test_workers_that_write_to_another_disk_are_found_out(tmp_path: Path, corpus: Path) -> None:
+    class Elsewhere(ToyJob):
+        def worker(self, reader: RowReader, options: PoolOptions) -> Any:
+            (tmp_path / "elsewhere").mkdir(exist_ok=True)
+            return partial(ToyWorker, reader, f"{tmp_path}/elsewhere", Path(self.notes), 0.0, 1.0)
+
+    job = Elsewhere(**make_job(tmp_path, corpus).model_dump())
+    with pytest.raises(InputError, match=r"wrote data/part-\d+.parquet to another disk than this one's"):
+        job.run()
+    assert not Path(job.output, "_SUCCESS").exists()
+
+
+def test_workers_on_another_kind_of_device_are_refused(tmp_path: Path, corpus: Path) -> None:
+    job = make_job(tmp_path, corpus)
+    assert job.run() == 0
+    Path(job.output, "data/part-00000003.parquet").unlink()
+    Path(job.output, "_manifest/environment.json").write_text('"cuda in float16"')
+    with pytest.raises(PlanChangedError, match="was begun on cuda in float16; run it there"):
+        job.run()
+
+
+def test_a_bad_row_beside_one_that_kills_in_a_unit(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "texts", odd={33: "poison", 36: "deadly"})
+    job = make_job(tmp_path, corpus, max_bad_rows=2, max_attempts=2)
+    assert job.run() == 0
+    *_, verdict = verify(job.output)
+    assert (verdict.problems, verdict.rows, verdict.bad_rows) == ([], 98, 2)
 
 
 def test_bad_rows_go_to_quarantine(tmp_path: Path) -> None:
