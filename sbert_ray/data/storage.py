@@ -1,23 +1,24 @@
 """A folder on any file system that fsspec knows, in which every write is all or nothing."""
 
 import errno
+import io
 import os
 import posixpath
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from sbert_ray.data.errors import InputError
+from sbert_ray.data.errors import Error, InputError
 
 _MARK = "***"
 _END = r"(?=::[\w+.-]+(?:://|::)|\s|$)"
@@ -104,40 +105,53 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file called ``name``, looked up anew."""
-        self._forget_listings()
-        return bool(self._fs.exists(self._path(name)))
+        try:
+            with self._failures():
+                self._forget_listings()
+                if self._is_local:
+                    return bool(self._fs.exists(self._path(name)))
+                self._fs.info(self._path(name))  # the usual exists takes any failure for a file that is not there
+        except FileNotFoundError:
+            return False
+        return True
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the bytes of each file in ``folder`` by its name, temporary files included; empty without one."""
-        self._forget_listings()
         try:
-            entries = self._fs.ls(self._path(folder), detail=True)
+            with self._failures():
+                self._forget_listings()
+                entries = self._fs.ls(self._path(folder), detail=True)
         except FileNotFoundError:
             return {}
         return {posixpath.basename(entry["name"]): entry["size"] for entry in entries if entry["type"] == "file"}
 
     def read(self, name: str) -> bytes:
         """Return the contents of ``name``."""
-        self._forget_listings()
-        return bytes(self._fs.cat_file(self._path(name)))
+        with self._failures():
+            self._forget_listings()
+            return bytes(self._fs.cat_file(self._path(name)))
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         """Open ``name`` for reading."""
-        with self._fs.open(self._path(name), "rb") as file:
-            yield file
+        with self._failures():
+            opened = self._fs.open(self._path(name), "rb")
+        with opened as file:
+            yield file if self._is_local else cast("BinaryIO", _RemoteFile(file, self._failures))
 
     def remove(self, name: str) -> None:
         """Remove ``name`` if it is there."""
         try:
-            self._fs.rm_file(self._path(name))
+            with self._failures():
+                self._fs.rm_file(self._path(name))
         except FileNotFoundError:
             return
 
     def write(self, name: str, data: bytes) -> None:
         """Write ``name``, replacing what is there."""
         if not self._is_local:
-            self._fs.pipe_file(self._path(name), data)
+            with self._failures():
+                self._fs.pipe_file(self._path(name), data)
             return
         with self.temporary(name) as temporary:
             temporary.write_bytes(data)
@@ -179,9 +193,10 @@ class Storage:
         return True
 
     def _upload(self, temporary: Path, name: str) -> bool:
-        self._forget_listings()  # a store without conditional writes looks whether the file is there
         try:
-            self._fs.put_file(str(temporary), self._path(name), mode="create")
+            with self._failures():
+                self._forget_listings()  # a store without conditional writes looks whether the file is there
+                self._fs.put_file(str(temporary), self._path(name), mode="create")
         except OSError:
             if self.exists(name):  # stores disagree on the error for a file that is there
                 return False
@@ -190,6 +205,49 @@ class Storage:
 
     def _forget_listings(self) -> None:
         self._fs.invalidate_cache()  # other processes write here too
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turn an error of a remote store's own into an OSError, which callers know how to handle."""
+        try:
+            yield
+        except (OSError, Error):
+            raise
+        except Exception as error:
+            if self._is_local:
+                raise
+            # with a number, since Arrow's errors about the bytes of a file are without one
+            raise OSError(errno.EIO, redacted(f"{self.url}: {error or repr(error)}")) from error
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file of a remote store, whose errors are OSErrors."""
+
+    def __init__(self, file: Any, failures: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._failures = failures
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        with self._failures():
+            return int(self._file.seek(offset, whence))
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with self._failures():
+            return bytes(self._file.read(-1 if size is None else size))
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _place(temporary: Path, target: Path) -> None:

@@ -1,14 +1,18 @@
 """Storage: writes are all or nothing, creation is exclusive, and nothing temporary stays."""
 
 import errno
+import io
 import os
 import pickle
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
+from fsspec.spec import AbstractFileSystem
 
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.storage import Storage, is_redacted, redacted
@@ -158,6 +162,78 @@ def test_a_store_may_refuse_a_second_file_with_any_error(there: bool, monkeypatc
     else:
         with pytest.raises(OSError, match="pre-conditions"):
             storage.create("a", b"second")
+
+
+class HttpError(Exception):
+    """An error as the libraries of stores have it."""
+
+
+class FaultyFile(io.BytesIO):
+    """A file that can be opened and not read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        raise HttpError("503, slow down")
+
+
+class FaultyFileSystem(AbstractFileSystem):
+    """A store in which nothing works."""
+
+    protocol = "faulty"
+    opens = False
+
+    def _fail(self, *arguments: Any, **options: Any) -> None:
+        raise HttpError("503, slow down")
+
+    info = ls = cat_file = rm_file = pipe_file = put_file = _fail
+
+    def _open(self, path: str, *arguments: Any, **options: Any) -> FaultyFile:
+        if not self.opens:
+            self._fail()
+        return FaultyFile(b"text")
+
+
+@pytest.fixture
+def faulty() -> Storage:
+    fsspec.register_implementation("faulty", FaultyFileSystem, clobber=True)
+    return Storage("faulty://me:secret@bucket/out")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda storage: storage.read("a"),
+        lambda storage: storage.write("a", b""),
+        lambda storage: storage.create("a", b""),
+        lambda storage: storage.remove("a"),
+        lambda storage: storage.sizes("data"),
+        lambda storage: storage.exists("a"),
+        lambda storage: storage.open("a").__enter__(),
+    ],
+    ids=["read", "write", "create", "remove", "sizes", "exists", "open"],
+)
+def test_an_error_of_a_stores_own_is_one_of_the_file_system(use: Callable[[Storage], Any], faulty: Storage) -> None:
+    with pytest.raises(OSError, match=r"faulty://\*\*\*@bucket/out: 503, slow down") as raised:
+        use(faulty)
+    assert isinstance(raised.value.__cause__, HttpError)
+    assert raised.value.errno == errno.EIO
+
+
+def test_reading_an_open_file_fails_as_opening_it_does(faulty: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FaultyFileSystem, "opens", True)
+    with faulty.open("a") as file:
+        with pytest.raises(OSError, match="503, slow down"):
+            file.read(1)
+        with pytest.raises(OSError, match="503, slow down"):
+            io.BufferedReader(file).readline()
+
+
+def test_what_a_reader_makes_of_a_file_is_not_of_the_file_system() -> None:
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+    storage.write("a", b"text")
+    with pytest.raises(ValueError, match="invalid literal"), storage.open("a") as file:
+        int(file.read())
+    with storage.open("a") as file:
+        assert (file.seek(1), file.read(2), file.tell(), file.read()) == (1, b"ex", 3, b"t")
 
 
 def test_a_writable_folder_is_left_empty(storage: Storage) -> None:
