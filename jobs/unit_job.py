@@ -27,7 +27,7 @@ from sbert_ray.data.dataset import Dataset, RowReader
 from sbert_ray.data.errors import InputError, LeaseLostError, PlanChangedError
 from sbert_ray.data.lease import Lease
 from sbert_ray.data.manifest import Manifest, Plan, Record
-from sbert_ray.data.storage import Storage
+from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import default_rows_per_unit
 
 logger = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class UnitJob(Job):
                 manifest.clean()  # what killed workers have left
                 manifest.succeed()
         logger.info(
-            "%s: %d rows in %s; report: %s", self.command, totals.rows_out, self.output, storage.locate("report.html")
+            "%s: %d rows in %s; report: %s", self.command, totals.rows_out, *map(redacted, (self.output, storage.locate("report.html")))
         )
         return EXIT_OK
 
@@ -259,9 +259,9 @@ class UnitJob(Job):
         print(  # noqa: T201 - what the user asked for
             "\n".join(
                 [
-                    f"input    {dataset.url}: {len(dataset.files)} files, {about}{rows:,} rows",
+                    f"input    {redacted(dataset.url)}: {len(dataset.files)} files, {about}{rows:,} rows",
                     f"units    {plan.num_units} of about {plan.settings['rows_per_unit']} rows: {first}",
-                    f"output   {self.output}: {self._state_of_output(plan)}",
+                    f"output   {redacted(self.output)}: {self._state_of_output(plan)}",
                     *(f"{name:<8} {value}" for name, value in self.estimates(dataset, rows).items()),
                     f"settings {json.dumps(plan.settings, indent=2)}",
                 ]
@@ -300,15 +300,15 @@ class UnitJob(Job):
         report = {
             "job": self.command,
             "state": state,
-            "message": message,
-            "input": self.input,
-            "output": self.output,
+            "message": message and redacted(message),
+            "input": redacted(self.input),
+            "output": redacted(self.output),
             "settings": self.model_dump(mode="json", exclude={"input", "output", "dry_run"}),
             "model": self.describe_model(),
             **run.totals.report(self.cost_per_worker_hour),
         }
         report["units"]["total"] = run.manifest.plan.num_units
-        report["bad_rows"]["folder"] = run.storage.locate("_quarantine")
+        report["bad_rows"]["folder"] = redacted(run.storage.locate("_quarantine"))
         run.storage.write("report.json", json.dumps(report, indent=1).encode())
         run.storage.write("report.html", render_html(report).encode())
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from jobs.job import EXIT_OK, Job
 from jobs.unit_job import Location, check_protocol
+from sbert_ray.data.storage import redacted
 from sbert_ray.data.verify import Verdict, verify
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class VerifyJob(Job):
             if time.monotonic() - shown > LOG_SECONDS:
                 shown = time.monotonic()
                 logger.info("%d of %d units checked", verdict.units, verdict.num_units)
-        _print(verdict, self.output)
+        _print(verdict, redacted(self.output))
         return EXIT_PROBLEMS if verdict.problems else EXIT_OK
 
 
