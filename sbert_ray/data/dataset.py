@@ -34,7 +34,7 @@ class InputFile:
     """Path relative to the dataset."""
     size: int
     identity: str
-    """Changes when the contents do: a digest of a Parquet footer; the store's ETag or the time of change otherwise."""
+    """Changes when the contents do: ``Footer.identity`` for Parquet; the store's ETag or the time of change otherwise."""
     row_groups: tuple[int, ...] | None = None
     """Rows of each Parquet row group; None where rows are not known before they are read."""
 

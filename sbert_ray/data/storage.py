@@ -132,10 +132,15 @@ class Storage:
             return bytes(self._fs.cat_file(self._path(name)))
 
     @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
-        """Open ``name`` for reading."""
+    def open(self, name: str, block_size: int | None = None) -> Iterator[BinaryIO]:
+        """Open ``name`` for reading.
+
+        Args:
+            name: relative to the folder.
+            block_size: bytes that a remote store reads ahead; None: its default, many megabytes.
+        """
         with self._failures():
-            opened = self._fs.open(self._path(name), "rb")
+            opened = self._fs.open(self._path(name), "rb", block_size=block_size)
         with opened as file:
             yield file if self._is_local else cast("BinaryIO", _RemoteFile(file, self._failures))
 

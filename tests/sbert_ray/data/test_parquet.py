@@ -1,5 +1,7 @@
 """Parquet: any range of rows across row groups, and damage that is named."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,54 @@ def test_the_identity_changes_with_the_contents_and_with_nothing_else(tmp_path: 
     assert identity("b.parquet", ["one", "two"]) == first
     others = [["one", "twx"], ["one"], ["one", "two", "three"], ["onetwo", ""]]
     assert len({first, *(identity("a.parquet", texts) for texts in others)}) == 5
+
+
+@pytest.mark.parametrize("whole_bytes", [parquet.WHOLE_BYTES, 1000], ids=["small", "large"])
+def test_the_identity_changes_with_values_that_no_size_or_statistic_tells(
+    whole_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(parquet, "BLOCK_BYTES", 100)
+
+    def write_rows(name: str, rows: list[int]) -> bytes:
+        table = pa.table({"id": pa.array(rows, pa.int64())})
+        pq.write_table(table, tmp_path / name, compression="none", use_dictionary=False)
+        return (tmp_path / name).read_bytes()
+
+    def identity(name: str) -> str:
+        return read_footer(Storage(str(tmp_path)), name).identity
+
+    rows = list(range(1000))
+    first = write_rows("a.parquet", rows)
+    other = write_rows("b.parquet", [0, *rows[-2:0:-1], rows[-1]])
+    assert pq.read_metadata(tmp_path / "a.parquet") == pq.read_metadata(tmp_path / "b.parquet")
+    assert len(first) == len(other)
+    assert identity("a.parquet") != identity("b.parquet")
+    assert write_rows("c.parquet", rows) == first
+    assert identity("a.parquet") == identity("c.parquet")
+
+
+def test_of_a_large_file_little_is_read_for_its_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "WHOLE_BYTES", 10_000)
+    monkeypatch.setattr(parquet, "BLOCK_BYTES", 10)
+    storage = write(tmp_path, 100_000, compression="none", use_dictionary=False)
+    opened: list[str] = []
+    num_bytes: list[int] = []
+    original = Storage.open
+
+    @contextmanager
+    def open_(self: Storage, name: str, block_size: int | None = None) -> Iterator[Any]:
+        opened.append(name)
+        with original(self, name, block_size) as file:
+            read = file.read
+            monkeypatch.setattr(file, "read", lambda size=-1: num_bytes.append(size) or read(size))
+            yield file
+
+    monkeypatch.setattr(Storage, "open", open_)
+    read_footer(storage, "a.parquet")
+    assert opened == ["a.parquet"]
+    assert num_bytes.count(10) == parquet.SAMPLE_BLOCKS
+    assert sum(num_bytes) < 100_000 < (tmp_path / "a.parquet").stat().st_size
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "other", "footer", "missing", "folder"])
