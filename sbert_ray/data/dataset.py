@@ -34,7 +34,7 @@ class InputFile:
     """Path relative to the dataset."""
     size: int
     identity: str
-    """Changes when the contents do: ``Footer.identity`` for Parquet; the store's ETag or the time of change otherwise."""
+    """Changes when the contents do: ``Footer.identity`` of Parquet, else the store's ETag or the time of change."""
     row_groups: tuple[int, ...] | None = None
     """Rows of each Parquet row group; None where rows are not known before they are read."""
 
