@@ -1,6 +1,7 @@
 """Which files a path or URL stands for."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.jsonl import COMPRESSIONS
@@ -18,6 +20,7 @@ PARQUET = (".parquet", ".pq")
 JSONL = tuple(stem + codec for stem in (".jsonl", ".ndjson", ".json") for codec in ("", *COMPRESSIONS))
 GLOB = "*?["
 SHOWN = 5
+OUTPUT_FILE = "data/part-00000000.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def list_files(url: str) -> tuple[Storage, list[FileInfo]]:
     if storage.exists(Manifest.PLAN):
         committed = Manifest.finished_files(storage)
         found = [FileInfo(name, size, "") for name, size in committed.items() if name in infos]
-        if len(found) < len(committed) and not any(mark in url for mark in GLOB):
+        if len(found) < len(committed) and not _is_glob(url):
             raise InputError(f"{where} lacks files that are in its manifest; run the job that made it again")
     else:
         found = [infos[name] for name in sorted(infos) if not _is_hidden(name) and name.endswith(PARQUET + JSONL)]
@@ -70,16 +73,71 @@ def list_files(url: str) -> tuple[Storage, list[FileInfo]]:
     return storage, found
 
 
+def check_apart(input_url: str, output_url: str) -> None:
+    """Make sure that no file of an output is taken for input, since the next run would find another input then.
+
+    Links are followed in both paths, but links to the output from somewhere within the input are not looked for.
+
+    Raises:
+        InputError: if one would be, or if the output's manifest would be taken for that of the input.
+    """
+    if "::" in input_url or "::" in output_url:
+        return
+    try:
+        (fs, path), (output_fs, output) = url_to_fs(input_url), url_to_fs(output_url)
+    except (ImportError, ValueError):
+        return  # whoever opens them tells
+    if fs != output_fs:
+        return
+    pairs = [(place, folder) for place in _places(fs, path) for folder in _places(fs, output)]
+    shown = f"{redacted(input_url)}; give an output elsewhere"
+    if any(_would_list(place, f"{folder}/{OUTPUT_FILE}") for place, folder in pairs):
+        raise InputError(f"--output {redacted(output_url)} lies in the input {shown}")
+    is_beside = any(folder == _fixed_folder(place) for place, folder in pairs)
+    if is_beside and (fs.isfile(path) or (_is_glob(path) and not fs.isdir(path))):
+        raise InputError(f"--output {redacted(output_url)} is the folder of the input {shown}")
+
+
+def _places(fs: AbstractFileSystem, path: str) -> set[str]:
+    """Return a path, and what it is with links followed, in full or but for its last part."""
+    path = path.rstrip("/")
+    if not isinstance(fs, LocalFileSystem):
+        return {path}
+    start = _fixed_folder(path) if _is_glob(path) else path
+    folder, _, name = start.rpartition("/")
+    resolved = (os.path.realpath(start or "/"), os.path.join(os.path.realpath(folder or "/"), name))
+    return {path} | {place.rstrip("/") + path[len(start) :] for place in resolved}
+
+
+def _is_glob(path: str) -> bool:
+    return any(mark in path for mark in GLOB)
+
+
+def _fixed_folder(path: str) -> str:
+    """Return the last folder in a path before anything that a glob may match."""
+    return path[: min((path.find(mark) for mark in GLOB if mark in path), default=len(path))].rpartition("/")[0]
+
+
+def _would_list(path: str, file: str) -> bool:
+    """Whether ``file`` would be among what a path or glob stands for."""
+    root = path
+    is_in = file.startswith(f"{path}/")
+    if not is_in and _is_glob(path):
+        root = _fixed_folder(path)
+        ends = [index for index, letter in enumerate(file) if letter == "/"] + [len(file)]
+        is_in = any(re.match(glob_translate(path), file[:end]) for end in ends)
+    return is_in and not _is_hidden(file[len(root) + 1 :])
+
+
 def _entries(fs: AbstractFileSystem, path: str) -> tuple[str, dict[str, dict[str, Any]]]:
     """Return the folder that names are relative to, and what a listing tells of each file in or at ``path``."""
     try:
         info = fs.info(path)
     except FileNotFoundError:
         info = None
-    if info is None and any(mark in path for mark in GLOB):
-        fixed = path[: min(path.find(mark) for mark in GLOB if mark in path)]
+    if info is None and _is_glob(path):
         matches = fs.glob(path, detail=True)
-        return fixed.rpartition("/")[0], dict(_expanded(fs, matches.values(), set()))
+        return _fixed_folder(path), dict(_expanded(fs, matches.values(), set()))
     if info is None or info["type"] == "directory" or fs.isdir(path):
         return path, dict(_found(fs, path, set())) if info else {}
     return path.rpartition("/")[0], {path: info}

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from sbert_ray.data.errors import InputError
-from sbert_ray.data.listing import list_files
+from sbert_ray.data.listing import OUTPUT_FILE, check_apart, list_files
 
 FILES = [
     "a.parquet",
@@ -183,6 +184,113 @@ def test_a_failure_of_the_store_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(MemoryFileSystem, "info", info)
     with pytest.raises(InputError, match="cannot read input memory://x: Unable to locate credentials"):
         list_files("memory://x")
+
+
+@pytest.fixture(params=["path", "file://", "memory://"])
+def corpus(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A folder with a corpus in it."""
+    base = f"memory://{uuid.uuid4().hex}" if request.param == "memory://" else str(tmp_path / "x")
+    url = f"file://{base}" if request.param == "file://" else base
+    fs, path = fsspec.core.url_to_fs(url)
+    for name in ("in/a.parquet", "in/deep/b.parquet", "in/table.parquet/c.parquet", "data/d.parquet"):
+        fs.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(f"{path}/{name}", b"1")
+    return url
+
+
+def is_apart(source: str, output: str) -> bool:
+    try:
+        check_apart(source, output)
+    except InputError as error:
+        message = str(error)
+    else:
+        return True
+    assert re.match(r"--output \S+ (lies in|is the folder of) the input \S+; give an output elsewhere$", message)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "expected"),
+    [
+        ("in", "out", True),
+        ("in", "in", False),
+        ("in/", "in", False),
+        ("in", "in/out", False),
+        ("in", "in/deep/out/", False),
+        ("in", "in/_out", True),
+        ("in", "in/.out/1", True),
+        ("in", "in2", True),
+        ("in", "", True),
+        ("data", "", False),
+        ("in/a.parquet", "in", False),
+        ("in/a.parquet", "in/out", True),
+        ("in/a.parquet", "", True),
+        ("in/table.parquet", "in", True),
+        ("in/missing.parquet", "in", True),
+        ("in/*.parquet", "in", False),
+        ("in/*.parquet", "in/out", True),
+        ("in/*.parquet", "in/out.parquet", False),
+        ("in/*", "in/out", False),
+        ("in/d*", "in/out", True),
+        ("in/d*", "in/deep/out", False),
+        ("in/**/*.parquet", "in/out", False),
+        ("in/**/*.parquet", "in/_out", True),
+        ("in/**/b*.parquet", "in/out", True),
+        ("*/a.parquet", "out", True),
+        ("*/*.parquet", "", False),
+        ("i?/[ab].parquet", "in/out", True),
+    ],
+)
+def test_an_output_is_apart_if_the_input_stays_the_same(corpus: str, source: str, output: str, expected: bool) -> None:
+    source, output = (
+        f"{corpus}/{source}",
+        f"{corpus}/{output}".removesuffix("/") if not output else f"{corpus}/{output}",
+    )
+    before = None if "missing" in source else names(source)
+    assert is_apart(source, output) is expected
+    fs, path = fsspec.core.url_to_fs(output)
+    for name in ("_manifest/plan.json", OUTPUT_FILE):
+        fs.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
+        fs.pipe_file(f"{path}/{name}", b"1")
+    try:
+        after: list[str] | None = names(source)
+    except InputError:
+        after = None
+    assert (before == after) is expected
+
+
+def test_links_do_not_hide_that_an_output_lies_in_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "out").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    assert not is_apart("link", "in/new")
+    assert not is_apart("in", "link/new")
+    assert not is_apart("in", "elsewhere/../in/new")
+    assert not is_apart("link/*", f"file://{tmp_path}/in/new")
+    assert not is_apart("in", "in/out")
+    assert not is_apart("in", "link/out")
+    assert is_apart("in/*.parquet", "link/out")
+    assert is_apart("link", "elsewhere/new")
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("/data/in", "memory://data/in/out"),
+        ("memory://bucket/in", "/bucket/in/out"),
+        ("nosuch://bucket", "nosuch://bucket/out"),
+        ("zip://*::file:///a.zip", "/a.zip/out"),
+    ],
+)
+def test_other_stores_are_apart(source: str, output: str) -> None:
+    assert is_apart(source, output)
+
+
+def test_an_output_in_the_input_is_named_without_credentials() -> None:
+    with pytest.raises(InputError, match=r"--output memory://\*\*\*@x/out lies in the input memory://\*\*\*@x; give"):
+        check_apart("memory://me:secret@x", "memory://me:secret@x/out")
 
 
 def test_the_version_of_a_file_changes_with_it(tmp_path: Path) -> None:
