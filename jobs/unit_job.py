@@ -26,6 +26,7 @@ from jobs.summary import Totals, record_of
 from sbert_ray.data.dataset import Dataset, RowReader
 from sbert_ray.data.errors import InputError, LeaseLostError, PlanChangedError
 from sbert_ray.data.lease import Lease
+from sbert_ray.data.listing import check_apart
 from sbert_ray.data.manifest import Manifest, Plan, Record
 from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import default_rows_per_unit
@@ -138,6 +139,7 @@ class UnitJob(Job):
         begun = time.time()
         for url in (self.input, self.output):
             check_protocol(url)
+        check_apart(self.input, self.output)
         dataset = self.open_dataset()
         rows_per_unit = self.rows_per_unit or default_rows_per_unit(dataset.estimated_rows)
         settings = {**self.settings(), "rows_per_unit": rows_per_unit, "limit": self.limit}
@@ -163,9 +165,8 @@ class UnitJob(Job):
                 self._work(run)
                 manifest.clean()  # what killed workers have left
                 manifest.succeed()
-        logger.info(
-            "%s: %d rows in %s; report: %s", self.command, totals.rows_out, *map(redacted, (self.output, storage.locate("report.html")))
-        )
+        shown = map(redacted, (self.output, storage.locate("report.html")))
+        logger.info("%s: %d rows in %s; report: %s", self.command, totals.rows_out, *shown)
         return EXIT_OK
 
     def _work(self, run: Run) -> None:

@@ -221,6 +221,15 @@ def test_a_bad_row_beside_one_that_kills_in_a_unit(tmp_path: Path) -> None:
     assert (verdict.problems, verdict.rows, verdict.bad_rows) == ([], 98, 2)
 
 
+def test_an_output_within_the_input_is_refused(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "texts")
+    (tmp_path / "notes").mkdir()
+    job = ToyJob(input=str(corpus), output=f"{corpus}/out", notes=f"{tmp_path}/notes")
+    with pytest.raises(InputError, match=r"--output .*texts/out lies in the input"):
+        job.run()
+    assert not (corpus / "out").exists()
+
+
 def test_bad_rows_go_to_quarantine(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "texts", odd={7: None, 33: "poison", 71: "deadly"})
     job = make_job(tmp_path, corpus, max_bad_rows=3, max_attempts=2)
