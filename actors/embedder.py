@@ -108,10 +108,10 @@ class Embedder(UnitWorker):
         missing = {int(i): f"the text is null (column {names})" for i in np.flatnonzero(~present)}
         return rows.without(missing | reasons, self.config.id_column, {})
 
-    def prepare(self, rows: Rows, watch: Stopwatch) -> "TokenizedTexts":
+    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> "TokenizedTexts":
         """Tokenize the texts."""
         with watch.stage("tokenize"):
-            return self.model.tokenize_texts(self._texts(rows), self.config.prompt)
+            return self.model.tokenize_texts(self._texts(rows), self.config.prompt, on_chunk=lambda: beat(0))
 
     def compute(self, prepared: "TokenizedTexts", beat: Beat) -> "EmbedRun":
         """Embed the texts."""

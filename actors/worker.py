@@ -110,7 +110,7 @@ class UnitWorker(ABC):
         """Return ``rows`` less those that cannot be processed, and those at ``excluded`` positions."""
 
     @abstractmethod
-    def prepare(self, rows: Rows, watch: Stopwatch) -> Any:
+    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> Any:
         """Do what needs no device, such as tokenizing."""
 
     @abstractmethod
@@ -175,7 +175,7 @@ class UnitWorker(ABC):
                 logger.debug("rows of %s fail without harm: %s", unit, error)
 
     def _run(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Any, Any]:
-        prepared = self.prepare(rows, watch)
+        prepared = self.prepare(rows, beat, watch)
         with watch.stage("wait"):
             self._device.acquire()
         try:

@@ -1,6 +1,6 @@
 """Texts to token ids, by the tokenizer's Rust core where that is known to give what the tokenizer gives."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from threading import Lock
 from typing import Any
@@ -39,8 +39,15 @@ class TextTokenizer:
     def __reduce__(self) -> tuple[type["TextTokenizer"], tuple[PreTrainedTokenizerBase]]:
         return TextTokenizer, (self.tokenizer,)  # a lock can be neither copied nor pickled
 
-    def __call__(self, texts: Sequence[str], prompt: str | None = None) -> TokenizedTexts:
+    def __call__(
+        self, texts: Sequence[str], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
+    ) -> TokenizedTexts:
         """Tokenize texts, each after ``prompt``, cut to the tokenizer's ``model_max_length``.
+
+        Args:
+            texts: N texts.
+            prompt: Put before each.
+            on_chunk: Called now and then, after some texts.
 
         Raises:
             ValueError: A text is not valid Unicode; the message names its row.
@@ -55,6 +62,8 @@ class TextTokenizer:
             lengths.extend(map(len, rows))
             ids.append(_flat(rows))
             type_ids.append(_flat(row_types))
+            if on_chunk:
+                on_chunk()
         return TokenizedTexts(
             ids=_joined(ids),
             offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),

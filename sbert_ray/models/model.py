@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,9 +42,17 @@ class Model(nn.Sequential):
             features = module(features)
         return features
 
-    def tokenize_texts(self, texts: Sequence[str], prompt: str | None = None) -> TokenizedTexts:
-        """Tokenize texts, each after ``prompt``, without padding; safe while another thread runs the model."""
-        return self._transformer.tokenize_texts(texts, prompt)
+    def tokenize_texts(
+        self, texts: Sequence[str], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
+    ) -> TokenizedTexts:
+        """Tokenize texts, each after ``prompt``, without padding; safe while another thread runs the model.
+
+        Args:
+            texts: N texts.
+            prompt: Put before each.
+            on_chunk: Called now and then, as a sign of life.
+        """
+        return self._transformer.tokenize_texts(texts, prompt, on_chunk)
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None) -> Features:
         """Tokenize texts, each after ``prompt``, into one padded batch, as `forward` takes it."""

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -63,9 +63,11 @@ class Transformer(Module):
         tokenizer = self.tokenizer
         return Padding(tokenizer.pad_token_id or 0, tokenizer.pad_token_type_id, tokenizer.padding_side)
 
-    def tokenize_texts(self, texts: Sequence[str], prompt: str | None = None) -> TokenizedTexts:
+    def tokenize_texts(
+        self, texts: Sequence[str], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
+    ) -> TokenizedTexts:
         """Tokenize texts, each after ``prompt``, without padding; safe while another thread runs the model."""
-        return self.text_tokenizer(texts, prompt)
+        return self.text_tokenizer(texts, prompt, on_chunk)
 
     def preprocess(self, inputs: Sequence[str], prompt: str | None = None) -> Features:
         """Tokenize texts, each after ``prompt``, into one batch padded to the longest."""

@@ -118,10 +118,10 @@ def test_a_row_that_the_model_refuses_goes_to_quarantine_alone(
     worker = make_embedder(tmp_path, tiny_checkpoint, dataset())
     tokenize = worker.model.tokenize_texts
 
-    def picky(texts: list[str], prompt: str | None) -> Any:
+    def picky(texts: list[str], prompt: str | None, **options: Any) -> Any:
         if "blue" in texts:
             raise RuntimeError("no blue, please")
-        return tokenize(texts, prompt)
+        return tokenize(texts, prompt, **options)
 
     monkeypatch.setattr(worker.model, "tokenize_texts", picky)
     report = worker.process(Unit(0, "a.parquet", 0, 8), silent)
@@ -134,7 +134,7 @@ def test_a_model_that_refuses_all_rows_is_at_fault_itself(
 ) -> None:
     worker = make_embedder(tmp_path, tiny_checkpoint, dataset())
 
-    def broken(texts: list[str], prompt: str | None) -> Any:
+    def broken(texts: list[str], prompt: str | None, **options: Any) -> Any:
         raise RuntimeError("no device")
 
     monkeypatch.setattr(worker.model, "tokenize_texts", broken)
@@ -258,6 +258,13 @@ def test_another_model_on_this_node_is_refused(tmp_path: Path, tiny_checkpoint: 
         Embedder(reader, f"{tmp_path}/out", config)
 
 
+def test_tokenizing_gives_signs_of_life(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    worker = make_embedder(tmp_path, tiny_checkpoint, dataset(["the cat " * 200_000] * 3))
+    beats: list[int] = []
+    worker.process(Unit(0, "a.parquet", 0, 3), beats.append)
+    assert beats == [0, 0, 0, 3]
+
+
 def test_a_megabyte_of_text_is_cut_like_any_other(embed: Embed) -> None:
     report, table = embed(dataset(["the cat " * 131072, "a dog"]))
     assert report.stats["truncated_texts"] == 1
@@ -269,6 +276,6 @@ def test_probing_writes_nothing(tmp_path: Path, tiny_checkpoint: Path, monkeypat
     unit = Unit(0, "a.parquet", 2, 6)
     assert worker.positions(unit, silent) == [2, 3, 4, 5]
     worker.probe(unit, silent, [3, 4])
-    monkeypatch.setattr(worker, "prepare", lambda rows, watch: 1 / 0)
+    monkeypatch.setattr(worker, "prepare", lambda rows, beat, watch: 1 / 0)
     worker.probe(unit, silent, [3, 4])  # an exception is no death
     assert not (tmp_path / "out").exists()

@@ -56,7 +56,7 @@ class ToyWorker(UnitWorker):
         nulls = {i: "the text is null" for i, text in enumerate(rows.table["text"].to_pylist()) if text is None}
         return rows.without(nulls | reasons, "id", {})
 
-    def prepare(self, rows: Rows, watch: Stopwatch) -> list[str]:
+    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> list[str]:
         return list(rows.table["text"].to_pylist())
 
     def compute(self, prepared: list[str], beat: Beat) -> NDArray[np.float32]:
