@@ -218,7 +218,7 @@ def test_a_damaged_tokenizer_is_named(command: Command) -> None:
     assert run(command, "--dry-run").startswith("--model: ./model/tokenizer.json is no tokenizer: EOF while parsing")
 
 
-@pytest.mark.parametrize("output", ["in/a.parquet/out", "in/a.parquet", "/proc/out"])
+@pytest.mark.parametrize("output", ["model/config.json/out", "model/config.json", "/proc/out"])
 def test_an_output_that_cannot_be_written_is_named(command: Command, output: str) -> None:
     error = run(command, output=output)
     assert error.startswith(f"cannot write to {output if output.startswith('/') else f'./{output}'}: [Errno ")
