@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -187,12 +188,20 @@ def test_twenty_thousand_texts_have_the_peers_embeddings(tmp_path: Path, minilm:
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """Address of the dashboard of a Ray cluster of one machine, started as on a real one."""
-    port, dashboard = _free_port(20_000), _free_port(21_000)
-    folder = f"/tmp/sr{os.getpid()}"
+    names = (
+        "port",
+        "dashboard-port",
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "metrics-export-port",
+    )
+    ports = {name: _free_port(20_000 + 1000 * index) for index, name in enumerate(names)}  # another Ray may run here
+    dashboard = ports["dashboard-port"]
     bin_folder = Path(sys.executable).parent
+    options = [f"--{name}={port}" for name, port in ports.items()]
     process = subprocess.Popen(
-        [str(bin_folder / "ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
-         f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--disable-usage-stats"],
+        [str(bin_folder / "ray"), "start", "--head", "--block", "--num-cpus=2", *options,
+         f"--temp-dir=/tmp/sr{os.getpid()}", "--disable-usage-stats"],
         env=os.environ | {"PATH": f"{bin_folder}:{os.environ['PATH']}"}, cwd=tmp_path, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -206,6 +215,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+        shutil.rmtree(f"/tmp/sr{os.getpid()}", ignore_errors=True)
 
 
 def _free_port(first: int) -> int:
