@@ -228,7 +228,8 @@ def find_failures(run: Callable[[range], object], rows: range, error: Exception)
         The reason for each row that fails alone.
 
     Raises:
-        Exception: ``error``, if no row fails alone, or all or too many do: then it is not the rows' fault.
+        Exception: ``error``, if no row fails alone, or all or too many do: then it is not the rows' fault; or what
+            ``run`` raises on the way that is no row's fault either.
     """
     found = _failures(run, rows, error)
     if not found or len(found) > MAX_FAILURES or len(found) == len(rows) > 1:
@@ -244,6 +245,8 @@ def _failures(run: Callable[[range], object], rows: range, error: Exception) -> 
     for half in (rows[:middle], rows[middle:]):
         try:
             run(half)
+        except NOT_THE_ROWS:
+            raise
         except Exception as half_error:  # noqa: BLE001 - see UnitWorker._transform
             found |= _failures(run, half, half_error)
         if len(found) > MAX_FAILURES:

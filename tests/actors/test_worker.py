@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from actors.worker import MAX_FAILURES, Stopwatch, find_failures
+from actors.worker import MAX_FAILURES, BrokenDeviceError, Stopwatch, find_failures
 
 
 def failing(bad: set[int]):
@@ -39,6 +39,15 @@ def test_too_many_failures_are_passed_on() -> None:
 def test_a_failure_of_every_row_is_passed_on() -> None:
     with pytest.raises(ValueError, match="all"):
         find_failures(failing(set(range(4))), range(4), ValueError("all"))
+
+
+@pytest.mark.parametrize("error", [BrokenDeviceError("CUDA error"), MemoryError("full"), OSError("gone")], ids=repr)
+def test_what_is_no_rows_fault_ends_the_search(error: Exception) -> None:
+    def run(rows: range) -> None:
+        raise error if rows.start == 1 else ValueError("all")
+
+    with pytest.raises(type(error), match=str(error)):
+        find_failures(run, range(100), ValueError("all"))
 
 
 def test_a_row_that_is_alone_may_fail() -> None:
