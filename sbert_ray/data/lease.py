@@ -13,15 +13,13 @@ from typing import Any, Self
 
 import psutil
 
-from sbert_ray.data.errors import BusyError, LeaseLostError
+from sbert_ray.data.errors import BusyError, InputError, LeaseLostError
 from sbert_ray.data.storage import Storage, redacted
 
 logger = logging.getLogger(__name__)
 
-NAME = "_manifest/lease.json"
+FOLDER = "_manifest/lease"
 TTL_SECONDS = 20.0
-SETTLING = 0.05
-"""Part of its time to live for which a lease that was taken over is looked at before it counts."""
 PATIENCE = 1.5
 """Times to live without renewal after which a run elsewhere is taken for dead."""
 
@@ -31,7 +29,11 @@ class Lease:
 
     A lease whose holder is a dead process of this machine is taken over at once; that of a run elsewhere when it was
     not renewed for ``ttl`` seconds by our own clock, so that clocks need not agree. A holder that was cut off finds
-    another's name in the lease and must stop.
+    a later lease and must stop.
+
+    Leases are numbered files of which the latest counts. Taking over is creating the next number, which only one run
+    can do: a lease is never removed to make room, since it might be the one that another run has just taken. The
+    latest file stays when it is released, so that numbers only rise.
 
     Args:
         storage: the output.
@@ -42,10 +44,10 @@ class Lease:
         self.storage = storage
         self.ttl = ttl
         self.owner = uuid.uuid4().hex
+        self.number = 0
         self._where = redacted(storage.url)
         self._renewed = time.monotonic()
         self._lost = False
-        self._took_over = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -55,15 +57,8 @@ class Lease:
         Raises:
             BusyError: if another run holds it.
         """
-        while not self.storage.create(NAME, self._document()):
-            holder = self._read()
-            if holder is not None and holder["owner"] == self.owner:
-                break  # the store took the file, but its answer was lost
-            if holder is not None:
-                self._take_over(holder)
-        if self._took_over:
-            time.sleep(self.ttl * SETTLING)  # whoever took it over at the same time has removed what it saw by now
-            self._check_owner()
+        while not self._take():
+            pass  # another run was faster: look again
         self._renewed = time.monotonic()
         self._thread.start()
         return self
@@ -73,9 +68,8 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        holder = None if self._lost else self._read()
-        if holder is not None and holder["owner"] == self.owner:
-            self.storage.remove(NAME)
+        if not self._lost and _latest(self.storage) == self.number:
+            self.storage.write(_name(self.number), self._document(is_released=True))
 
     def check(self) -> None:
         """Make sure that this run still holds the output; call before each commit.
@@ -86,12 +80,39 @@ class Lease:
         if self._lost or time.monotonic() - self._renewed > self.ttl:
             raise LeaseLostError(f"another run may have taken over {self._where}; this one stops writing")
 
-    def _document(self) -> bytes:
-        holder = {"owner": self.owner, "renewed": time.time(), "ttl": self.ttl, **_process()}
+    def _document(self, is_released: bool = False) -> bytes:
+        holder = {"owner": self.owner, "renewed": time.time(), "ttl": self.ttl, **_process(), "released": is_released}
         return json.dumps(holder).encode()
 
-    def _take_over(self, holder: dict[str, Any]) -> None:
-        """Remove the lease of ``holder`` once it is void."""
+    def _take(self) -> bool:
+        """Create the lease that follows the latest, once that is void; return whether it is ours."""
+        latest = _latest(self.storage)
+        if latest:
+            holder = _read(self.storage, latest)
+            if holder is None:
+                return False
+            if holder["owner"] == self.owner:
+                return True  # the store took the file, but its answer was lost
+            if not self._is_void(latest, holder):
+                return False
+        self.number = latest + 1
+        if not self.storage.create(_name(self.number), self._document()):
+            return False
+        numbers = _numbers(self.storage)
+        if max(numbers, default=0) != self.number:
+            return False  # what we had seen was old, and later leases had come and gone
+        for number in numbers - {self.number}:
+            self.storage.remove(_name(number))
+        return True
+
+    def _is_void(self, number: int, holder: dict[str, Any]) -> bool:
+        """Tell whether the lease that ``holder`` has is void, waiting for a sign of life from elsewhere if need be.
+
+        Raises:
+            BusyError: if it is not.
+        """
+        if holder["released"]:
+            return True
         who = f"process {holder['pid']} on {holder['host']}"
         if not _has_died(holder):
             busy = BusyError(f"{who} is writing to {self._where}; wait until it ends, or stop it")
@@ -99,39 +120,54 @@ class Lease:
                 raise busy
             logger.warning("%s may be writing to %s; looking for a sign of life", who, self._where)
             time.sleep(max(self.ttl, holder["ttl"]) * PATIENCE)
-            again = self._read()
-            if again is None:
-                return
+            again = _read(self.storage, number)
+            if again is None or again["released"]:
+                return False
             if again != holder:
                 raise busy
         logger.warning("taking over %s from %s, which has died", self._where, who)
-        self._took_over = True
-        if self._read() == holder:
-            self.storage.remove(NAME)
-
-    def _check_owner(self) -> None:
-        holder = self._read()
-        if holder is None or holder["owner"] != self.owner:
-            raise BusyError(f"another run began to write to {self._where} at the same time; wait until it ends")
-
-    def _read(self) -> dict[str, Any] | None:
-        try:
-            holder: dict[str, Any] = json.loads(self.storage.read(NAME))
-        except FileNotFoundError:
-            return None
-        return holder
+        return True
 
     def _renew(self) -> None:
         while not self._stop.wait(self.ttl / 4):
             try:
-                holder = self._read()
-                if holder is None or holder["owner"] != self.owner:
+                if _latest(self.storage) != self.number:
                     self._lost = True
                     return
-                self.storage.write(NAME, self._document())
+                self.storage.write(_name(self.number), self._document())
                 self._renewed = time.monotonic()
             except Exception as error:  # noqa: BLE001 - any error of a store may pass; check() tells if not
                 logger.warning("could not renew the lease on %s: %s", self._where, redacted(str(error)))
+
+
+def _name(number: int) -> str:
+    return f"{FOLDER}/{number:06d}.json"
+
+
+def _numbers(storage: Storage) -> set[int]:
+    names = (name.partition(".") for name in storage.sizes(FOLDER))
+    return {int(stem) for stem, _, suffix in names if stem.isdecimal() and suffix == "json"}
+
+
+def _latest(storage: Storage) -> int:
+    """Return the number of the lease that counts, or 0."""
+    return max(_numbers(storage), default=0)
+
+
+def _read(storage: Storage, number: int) -> dict[str, Any] | None:
+    """Return what a lease tells of its holder, or None if it is gone.
+
+    Raises:
+        InputError: if it cannot be read as one.
+    """
+    try:
+        holder: dict[str, Any] = json.loads(storage.read(_name(number)))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        where = redacted(storage.locate(_name(number)))
+        raise InputError(f"{where} is damaged: {error}; remove it if no run writes to this output") from error
+    return holder
 
 
 def _machine() -> str:

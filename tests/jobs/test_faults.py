@@ -75,7 +75,8 @@ def assert_whole(job: ToyJob, undisturbed: dict[str, str], most_redone: int = IN
     assert job.outputs() == undisturbed
     *_, verdict = verify(job.output)
     assert verdict.problems == []
-    assert not (Path(job.output) / "_manifest/lease.json").exists()
+    [lease] = (Path(job.output) / "_manifest/lease").iterdir()
+    assert json.loads(lease.read_text())["released"]
     redone = Counter(job.begun()) - Counter(range(NUM_UNITS))
     report = json.loads(Path(job.output, "report.json").read_text())
     assert redone.total() <= most_redone + report["units"]["speculated"]  # idle workers redo the last units unasked

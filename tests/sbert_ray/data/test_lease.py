@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from sbert_ray.data import lease as leases
-from sbert_ray.data.errors import BusyError, LeaseLostError
-from sbert_ray.data.lease import NAME, Lease
+from sbert_ray.data.errors import BusyError, InputError, LeaseLostError
+from sbert_ray.data.lease import FOLDER, Lease
 from sbert_ray.data.storage import Storage
 
 TTL = 0.8
@@ -42,13 +41,18 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 
 def holder(storage: Storage) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(storage.read(NAME))
+    """Return what the latest lease tells of its holder."""
+    found: dict[str, Any] = json.loads(storage.read(f"{FOLDER}/{max(storage.sizes(FOLDER))}"))
     return found
 
 
-def write_holder(storage: Storage, **values: Any) -> None:
+def is_free(storage: Storage) -> bool:
+    return not storage.sizes(FOLDER) or bool(holder(storage)["released"])
+
+
+def write_holder(storage: Storage, number: int = 1, **values: Any) -> None:
     document = json.loads(Lease(storage, TTL)._document()) | {"owner": "another"} | values
-    storage.write(NAME, json.dumps(document).encode())
+    storage.write(f"{FOLDER}/{number:06d}.json", json.dumps(document).encode())
 
 
 @contextmanager
@@ -80,10 +84,12 @@ def test_a_lease_is_taken_renewed_and_released(storage: Storage) -> None:
         time.sleep(2 * TTL)
         lease.check()
         assert holder(storage)["renewed"] > first["renewed"]
-    assert not storage.exists(NAME)
+    assert is_free(storage)
     assert not any(thread.name == "lease" for thread in threading.enumerate())
     with Lease(storage, TTL) as again:
         again.check()
+        assert (lease.number, again.number) == (1, 2)
+        assert list(storage.sizes(FOLDER)) == ["000002.json"]
 
 
 def test_a_lease_is_released_after_a_failure(storage: Storage) -> None:
@@ -93,7 +99,7 @@ def test_a_lease_is_released_after_a_failure(storage: Storage) -> None:
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert not storage.exists(NAME)
+    assert is_free(storage)
 
 
 @BOTH_STORES
@@ -159,7 +165,7 @@ def test_the_time_to_live_of_the_holder_counts(storage: Storage) -> None:
 
 def test_a_run_elsewhere_that_ends_meanwhile_makes_room(storage: Storage) -> None:
     write_holder(storage, machine="elsewhere")
-    timer = threading.Timer(TTL / 2, storage.remove, [NAME])
+    timer = threading.Timer(TTL / 2, write_holder, [storage], {"machine": "elsewhere", "released": True})
     timer.start()
     with Lease(storage, TTL) as lease:
         lease.check()
@@ -169,7 +175,7 @@ def test_a_run_elsewhere_that_ends_meanwhile_makes_room(storage: Storage) -> Non
 @BOTH_STORES
 def test_a_holder_notices_that_it_was_cut_off_and_leaves_the_lease_alone(storage: Storage) -> None:
     with Lease(storage, TTL) as lease:
-        write_holder(storage, machine="elsewhere")
+        write_holder(storage, number=2, machine="elsewhere")
         time.sleep(TTL)
         with pytest.raises(LeaseLostError, match=r"another run may have taken over .*; this one stops writing"):
             lease.check()
@@ -178,35 +184,35 @@ def test_a_holder_notices_that_it_was_cut_off_and_leaves_the_lease_alone(storage
 
 def test_a_holder_that_was_cut_off_just_now_leaves_the_lease_alone(storage: Storage) -> None:
     with Lease(storage, ttl=60):
-        write_holder(storage, machine="elsewhere")
+        write_holder(storage, number=2, machine="elsewhere")
     assert holder(storage)["owner"] == "another"
 
 
 def test_a_holder_whose_lease_was_removed_stops(storage: Storage) -> None:
     with Lease(storage, TTL) as lease:
-        storage.remove(NAME)
+        storage.remove(f"{FOLDER}/000001.json")
         time.sleep(TTL)
         with pytest.raises(LeaseLostError, match="this one stops writing"):
             lease.check()
-    assert not storage.exists(NAME)
+    assert storage.sizes(FOLDER) == {}
 
 
 def test_a_store_that_is_down_for_a_moment_costs_nothing_and_for_long_the_lease(
     storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def read(self: Storage, name: str) -> bytes:
+    def sizes(self: Storage, folder: str) -> dict[str, int]:
         raise ConnectionError("no route to host")
 
     with Lease(storage, TTL) as lease:
         with monkeypatch.context() as patch:
-            patch.setattr(Storage, "read", read)
+            patch.setattr(Storage, "sizes", sizes)
             time.sleep(TTL / 2)
         lease.check()
         assert "could not renew the lease on" in caplog.text
         time.sleep(TTL)
         lease.check()
         with monkeypatch.context() as patch:
-            patch.setattr(Storage, "read", read)
+            patch.setattr(Storage, "sizes", sizes)
             time.sleep(TTL * 1.5)
             with pytest.raises(LeaseLostError, match="this one stops writing"):
                 lease.check()
@@ -225,12 +231,12 @@ def test_an_error_of_the_stores_own_does_not_end_the_renewal(
     class HttpError(Exception):
         pass
 
-    def read(self: Storage, name: str) -> bytes:
+    def sizes(self: Storage, folder: str) -> dict[str, int]:
         raise HttpError("503, slow down")
 
     with Lease(storage, TTL) as lease:
         with monkeypatch.context() as patch:
-            patch.setattr(Storage, "read", read)
+            patch.setattr(Storage, "sizes", sizes)
             time.sleep(TTL / 2)
         assert "503, slow down" in caplog.text
         time.sleep(TTL)
@@ -254,7 +260,7 @@ def test_of_many_runs_one_gets_a_free_lease(tmp_path: Path) -> None:
 
 
 def test_of_many_runs_one_takes_over_a_dead_one(tmp_path: Path) -> None:
-    for turn in range(2):
+    for turn in range(10):
         storage = Storage(str(tmp_path / str(turn)))
         write_holder(storage, pid=2**22 - 1)
         assert contend(storage) == 1
@@ -278,18 +284,30 @@ def contend(storage: Storage) -> int:
         return sum(threads.map(run, range(8)))
 
 
-def test_two_that_take_over_at_the_same_time_do_not_both_hold(
-    storage: Storage, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("seen", [0, 1, 2])
+def test_a_run_that_saw_an_old_lease_does_not_get_the_next(
+    seen: int, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another run removes the lease that we have just made, since it saw the dead one before us."""
-    write_holder(storage, pid=2**22 - 1)
-    original = time.sleep
+    """Between our look and our try leases came and went, and another run holds the third."""
+    if seen:
+        write_holder(storage, number=seen, pid=2**22 - 1)
+    original, tried = Storage.create, []
 
-    def sleep(seconds: float) -> None:
-        write_holder(storage, machine="elsewhere")
-        original(seconds)
+    def create(self: Storage, name: str, data: bytes) -> bool:
+        if not tried:
+            storage.remove(f"{FOLDER}/{seen:06d}.json")
+            write_holder(storage, number=3)
+        tried.append(name)
+        return original(self, name, data)
 
-    monkeypatch.setattr(leases.time, "sleep", sleep)
-    with pytest.raises(BusyError, match=r"another run began to write to .* at the same time"):
+    monkeypatch.setattr(Storage, "create", create)
+    with pytest.raises(BusyError, match="is writing to"):
         Lease(storage, TTL).__enter__()
+    assert tried == [f"{FOLDER}/{seen + 1:06d}.json"]
     assert holder(storage)["owner"] == "another"
+
+
+def test_a_damaged_lease_is_named(storage: Storage) -> None:
+    storage.write(f"{FOLDER}/000001.json", b"{")
+    with pytest.raises(InputError, match=r"_manifest/lease/000001.json is damaged: .*; remove it if no run writes"):
+        Lease(storage, TTL).__enter__()
