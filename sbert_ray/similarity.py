@@ -15,22 +15,24 @@ Similarity = Callable[[Embeddings, Embeddings], Tensor]
 
 def cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Cosine of every row of ``a`` (N, D) with every row of ``b`` (M, D), as (N, M)."""
-    return F.normalize(_matrix(a), dim=-1) @ F.normalize(_matrix(b), dim=-1).T
+    a, b = _matrices(a, b)
+    return F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
 
 
 def dot_score(a: Embeddings, b: Embeddings) -> Tensor:
     """Dot product of every row of ``a`` (N, D) with every row of ``b`` (M, D), as (N, M)."""
-    return _matrix(a) @ _matrix(b).T
+    a, b = _matrices(a, b)
+    return a @ b.T
 
 
 def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative Euclidean distance of every row of ``a`` (N, D) to every row of ``b`` (M, D), as (N, M)."""
-    return -torch.cdist(_matrix(a), _matrix(b), p=2.0)
+    return -torch.cdist(*_matrices(a, b), p=2.0)
 
 
 def manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative Manhattan distance of every row of ``a`` (N, D) to every row of ``b`` (M, D), as (N, M)."""
-    return -torch.cdist(_matrix(a), _matrix(b), p=1.0)
+    return -torch.cdist(*_matrices(a, b), p=1.0)
 
 
 def pairwise_cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
@@ -114,8 +116,10 @@ def _by_name(name: str | SimilarityFunction) -> SimilarityFunction:
 def _tensor(embeddings: Embeddings) -> Tensor:
     if isinstance(embeddings, (list, tuple)) and embeddings and isinstance(embeddings[0], Tensor):
         tensor = torch.stack(list(embeddings))
+    elif isinstance(embeddings, (list, tuple)) and embeddings and isinstance(embeddings[0], np.ndarray):
+        tensor = torch.from_numpy(np.stack(embeddings))
     elif isinstance(embeddings, (list, tuple)):
-        tensor = torch.from_numpy(np.array(embeddings))
+        tensor = torch.tensor(embeddings)  # float32, as arrays of embeddings are
     elif isinstance(embeddings, np.ndarray):
         # A read-only array, such as a memory map or an Arrow column, cannot back a tensor.
         tensor = torch.from_numpy(embeddings if embeddings.flags.writeable else embeddings.copy())
@@ -126,6 +130,7 @@ def _tensor(embeddings: Embeddings) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
-def _matrix(embeddings: Embeddings) -> Tensor:
-    tensor = _tensor(embeddings)
-    return tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
+def _matrices(a: Embeddings, b: Embeddings) -> tuple[Tensor, Tensor]:
+    first, second = (torch.atleast_2d(_tensor(embeddings)) for embeddings in (a, b))
+    dtype = torch.promote_types(first.dtype, second.dtype)
+    return first.to(dtype), second.to(dtype)

@@ -41,10 +41,22 @@ def test_matches_its_formula(name: str, kind: object) -> None:
 @pytest.mark.parametrize("name", ALL_PAIRS)
 def test_agrees_with_the_peer(name: str) -> None:
     peer = pytest.importorskip("sentence_transformers.util").SimilarityFunction
-    a, b = torch.randn(5, 7), torch.randn(4, 7)
+    torch.manual_seed(0)
+    a, b = torch.randn(4, 7), torch.randn(4, 7)
     ours, theirs = SimilarityFunction.to_similarity_fn(name), peer.to_similarity_fn(name)
     torch.testing.assert_close(ours(a, b), theirs(a, b))
     torch.testing.assert_close(ours(a[0], b), theirs(a[0], b))
+    ours, theirs = SimilarityFunction.to_similarity_pairwise_fn(name), peer.to_similarity_pairwise_fn(name)
+    torch.testing.assert_close(ours(a, b), theirs(a, b))
+    torch.testing.assert_close(ours(a.tolist(), b.tolist()), theirs(a.tolist(), b.tolist()))
+
+
+@pytest.mark.parametrize("name", ALL_PAIRS)
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_takes_two_kinds_together(name: str, kind: object) -> None:
+    function = SimilarityFunction.to_similarity_fn(name)
+    scores = function(np.array(A, np.float32), kind(B))
+    np.testing.assert_allclose(scores, ALL_PAIRS[name], rtol=1e-6, atol=1e-6)
 
 
 def test_takes_the_enum_and_its_alias() -> None:
