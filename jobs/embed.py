@@ -110,7 +110,7 @@ class EmbedJob(UnitJob):
         """
         try:
             facts = describe_checkpoint(self.checkpoint.folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise InputError(f"--model: {error}") from error
         dimension = facts.embedding_dimension
         if dimension and self.truncate_dim and self.truncate_dim > dimension:

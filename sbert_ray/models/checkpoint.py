@@ -3,26 +3,27 @@
 A driver calls `describe_checkpoint` before it starts workers; the model's loader uses the same functions.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sbert_ray.models.hub import Checkpoint, resolve_checkpoint
+from sbert_ray.models.requirements import check_requirements
 from sbert_ray.modules import MODULES
-from sbert_ray.modules.legacy import (
-    TRANSFORMER_CONFIG_NAMES,
+from sbert_ray.modules.configs import (
+    SAFE_WEIGHTS,
+    check_transformer_config,
     hidden_size,
     modern_pooling_config,
-    modern_transformer_config,
+    read_json,
+    read_transformer_config,
 )
 
 __all__ = ["Checkpoint", "CheckpointInfo", "ModuleEntry", "describe_checkpoint", "read_modules", "resolve_checkpoint"]
 
 SETTINGS_NAME = "config_sentence_transformers.json"
 _PACKAGES = ("sentence_transformers", "sbert_ray")
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -58,12 +59,17 @@ def describe_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoi
 
     Raises:
         FileNotFoundError: The folder, a config or weights are missing, or there are pickled weights only.
+        ImportError: The packages here are not those that it requires.
         ValueError: A config is not valid, or names what is not supported.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no model folder {str(folder)!r}")
     settings = read_settings(folder)
+    if "requirements" in settings:
+        check_requirements(settings["requirements"], str(folder / SETTINGS_NAME))
     entries = read_modules(folder)
+    if not (folder / "modules.json").exists():
+        _check_no_chat_template(folder)
     for entry in entries:
         if entry.kind == "Transformer":
             _check_transformer_files(folder / entry.path)
@@ -75,7 +81,7 @@ def describe_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoi
         embedding_dimension=_embedding_dimension(folder, entries),
         pooling_modes=_pooling_modes(folder, pooling),
         is_normalized=entries[-1].kind == "Normalize",
-        prompts=settings.get("prompts") or {},
+        prompts=stored_prompts(settings),
         default_prompt_name=settings.get("default_prompt_name"),
         similarity_fn_name=settings.get("similarity_fn_name"),
         truncate_dim=settings.get("truncate_dim"),
@@ -154,16 +160,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        ValueError: It is not JSON; the message names the file.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} must be JSON: {error}") from error
+def stored_prompts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the prompts of a model's settings, with those for queries and documents, which are empty if not given."""
+    given = settings.get("prompts") or {}
+    return {"query": "", "document": ""} | {name: text or "" for name, text in given.items()}
 
 
 def _check_transformer_files(folder: Path) -> None:
@@ -173,10 +173,21 @@ def _check_transformer_files(folder: Path) -> None:
         )
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{str(folder)!r} lacks config.json")
+    check_transformer_config(read_transformer_config(folder), folder)
+
+
+def _check_no_chat_template(folder: Path) -> None:
+    tokenizer = folder / "tokenizer_config.json"
+    is_there = any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json"))
+    if is_there or (tokenizer.exists() and read_json(tokenizer).get("chat_template")):
+        raise ValueError(
+            f"{str(folder)!r} is a plain checkpoint with a chat template, into which sentence-transformers puts each "
+            "text; that is not supported. Remove the template to embed texts as they are"
+        )
 
 
 def _check_weights(folder: Path, allow_pickle: bool) -> None:
-    accepted = _WEIGHTS + (_PICKLES if allow_pickle else ())
+    accepted = SAFE_WEIGHTS + (_PICKLES if allow_pickle else ())
     if found := next((folder / name for name in accepted if (folder / name).exists()), None):
         if found.name.endswith(".index.json"):
             shards = set(read_json(found)["weight_map"].values())
@@ -229,11 +240,8 @@ def _embedding_dimension(folder: Path, entries: list[ModuleEntry]) -> int | None
 
 
 def _max_seq_length(folder: Path) -> int | None:
-    for name in TRANSFORMER_CONFIG_NAMES:
-        if (folder / name).exists():
-            if (limit := modern_transformer_config(read_json(folder / name)).get("max_seq_length")) is not None:
-                return int(limit)
-            break
+    if (limit := read_transformer_config(folder).get("max_seq_length")) is not None:
+        return int(limit)
     tokenizer = folder / "tokenizer_config.json"
     limits = [read_json(tokenizer).get("model_max_length") if tokenizer.exists() else None]
     limits.append(read_json(folder / "config.json").get("max_position_embeddings"))

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from sbert_ray.models.checkpoint import stored_prompts
+from sbert_ray.models.requirements import PEER_VERSION
 from sbert_ray.similarity import SimilarityFunction
-
-PEER_VERSION = "6.2.0"
-"""The version of sentence-transformers whose format we write; readers compare it with their own."""
 
 
 @dataclass
@@ -27,9 +26,8 @@ class Settings:
         Raises:
             ValueError: The default prompt's name is not a prompt's, or the similarity function is unknown.
         """
-        stored_prompts = {name: text or "" for name, text in (stored.get("prompts") or {}).items()}
         merged = cls(
-            prompts={"query": "", "document": ""} | stored_prompts | given.prompts,
+            prompts=stored_prompts(stored) | given.prompts,
             default_prompt_name=given.default_prompt_name or stored.get("default_prompt_name"),
             similarity_fn_name=given.similarity_fn_name or stored.get("similarity_fn_name"),
             truncate_dim=stored.get("truncate_dim") if given.truncate_dim is None else given.truncate_dim,

@@ -1,6 +1,8 @@
 """Configs of modules and transformers, whatever version wrote them, by one set of keys. Knows no torch."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 POOLING_FLAGS = {  # in the order in which several are concatenated
@@ -18,6 +20,24 @@ TRANSFORMER_CONFIG_NAMES = tuple(
 )
 
 
+TEXT_OUTPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
+"""How a Transformer that embeds texts says so."""
+
+SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        ValueError: It is not JSON; the message names the file.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} must be JSON: {error}") from error
+
+
 def modern_pooling_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return Pooling's constructor arguments; before 5.4 there was one flag per mode, and no flag meant the mean."""
     modern = {key: value for key, value in config.items() if key not in POOLING_FLAGS}
@@ -29,19 +49,49 @@ def modern_pooling_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def modern_transformer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Transformer's config by today's keys; a stored config may not grant trust in remote code."""
-    renamed = {"model_args": "model_kwargs", "tokenizer_args": "processor_kwargs", "config_args": "config_kwargs"}
-    modern = {renamed.get(key, key): value for key, value in config.items()}
-    for name in renamed.values():
-        if name in modern:
-            modern[name] = {key: value for key, value in modern[name].items() if key != "trust_remote_code"}
-    return modern
+    """Return Transformer's config by today's keys."""
+    renamed = {
+        "model_args": "model_kwargs",
+        "tokenizer_args": "processor_kwargs",
+        "tokenizer_kwargs": "processor_kwargs",
+        "config_args": "config_kwargs",
+    }
+    return {renamed.get(key, key): value for key, value in config.items()}
+
+
+def read_transformer_config(folder: Path) -> dict[str, Any]:
+    """Return Transformer's config in ``folder``, under whichever of its names it has, by today's keys."""
+    for name in TRANSFORMER_CONFIG_NAMES:
+        if (path := folder / name).exists():
+            return modern_transformer_config(read_json(path))
+    return {}
+
+
+def check_transformer_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Make sure that a Transformer's config asks for nothing that would silently be left out.
+
+    Raises:
+        ValueError: It does.
+    """
+    where = f"the transformer in {str(folder)!r}"
+    expected = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
+    if wrong := {key: config[key] for key, value in expected.items() if config.get(key, value) != value}:
+        raise ValueError(f"{where} must have {expected}, got {wrong}")
+    modalities = config.get("modality_config") or {}
+    text = modalities.get("text", TEXT_OUTPUT)
+    if {key: text.get(key) for key in TEXT_OUTPUT} != TEXT_OUTPUT:
+        raise ValueError(f"{where} must embed text by {TEXT_OUTPUT}, got {text}")
+    if "message" in modalities:
+        raise ValueError(f"{where} puts texts into a chat template (modality 'message'), which is not supported")
+    unsupported = ("processing_kwargs", "query_length", "document_length", "query_expansion")
+    if asked := [key for key in unsupported if config.get(key)]:
+        raise ValueError(f"the config of {where} has {asked}, which are not supported")
 
 
 def hidden_size(config: Mapping[str, Any]) -> int | None:
     """Return D of a transformer's token embeddings by its ``config.json``, which has many names for it."""
     for scope in (config, config.get("text_config") or {}):
-        for name in ("hidden_size", "d_model", "dim", "n_embd", "hidden_dim"):
+        for name in ("hidden_size", "d_model", "dim", "n_embd", "emb_dim", "hidden_dim"):
             if isinstance(size := scope.get(name), int):
                 return size
     return None

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sbert_ray.modules.configs import read_json
+
 logger = logging.getLogger(__name__)
 
 Features = dict[str, Tensor]
@@ -91,7 +93,7 @@ class Module(nn.Module, ABC):
     def read_config(cls, folder: Path) -> dict[str, Any]:
         """Return the JSON config in ``folder``; modules without one (old ``Normalize``) need no arguments."""
         path = folder / cls.config_name
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        config: dict[str, Any] = read_json(path) if path.exists() else {}
         return config
 
 

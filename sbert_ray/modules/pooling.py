@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sbert_ray.modules.legacy import modern_pooling_config
+from sbert_ray.modules.configs import modern_pooling_config
 from sbert_ray.modules.module import Features, Module
 
 

@@ -1,6 +1,7 @@
 """Transformers' models and tokenizers, read from a checkpoint's folder."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 from transformers.utils import logging as transformers_logging
 
 from sbert_ray.inference.precision import load_dtype
+from sbert_ray.modules.configs import SAFE_WEIGHTS
 from sbert_ray.modules.module import LoadOptions
+
+logger = logging.getLogger(__name__)
 
 ENCODERS = {  # encoder-decoder models of which the encoder alone embeds
     "longt5": "LongT5EncoderModel",
@@ -21,6 +25,16 @@ ENCODERS = {  # encoder-decoder models of which the encoder alone embeds
     "t5": "T5EncoderModel",
     "umt5": "UMT5EncoderModel",
 }
+
+STORED_MODEL_KWARGS = ("add_pooling_layer", "attn_implementation", "dtype", "torch_dtype")
+STORED_PROCESSOR_KWARGS = (
+    "add_bos_token add_eos_token add_prefix_space bos_token clean_up_tokenization_spaces cls_token do_lower_case"
+    " eos_token extra_special_tokens additional_special_tokens legacy mask_token max_length model_max_length pad_token"
+    " padding_side sep_token split_special_tokens strip_accents truncation_side unk_token use_fast"
+).split()
+"""What a checkpoint's config may pass on: nothing that names files, fetches code, or unlocks pickles."""
+NOT_A_SETTING = ("auto_map", "model_type")
+"""Fields of a transformer's config that decide which code runs."""
 
 
 def load_model(folder: Path, config: dict[str, Any], options: LoadOptions) -> PreTrainedModel:
@@ -34,15 +48,15 @@ def load_model(folder: Path, config: dict[str, Any], options: LoadOptions) -> Pr
     Raises:
         ValueError: The architecture cannot embed, weights are missing, or an option is not supported.
     """
-    kwargs = config.get("model_kwargs", {}) | dict(options.model_kwargs)
+    kwargs = _stored(config, "model_kwargs", STORED_MODEL_KWARGS, folder) | dict(options.model_kwargs)
     if "device_map" in kwargs:
         raise ValueError("model_kwargs must not hold device_map; pass device instead")
     common = _common(options)
-    model_config = AutoConfig.from_pretrained(
-        folder, **(common | config.get("config_kwargs", {}) | dict(options.config_kwargs))
-    )
-    requested = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
+    model_config = _load_config(folder, config, options)
+    requested = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or options.config_kwargs.get("dtype")
     dtype = load_dtype(requested, getattr(model_config, "dtype", None), options.device)
+    if options.allow_pickle and any((folder / name).exists() for name in SAFE_WEIGHTS):
+        del kwargs["use_safetensors"]  # it is another module that has pickled weights
     kwargs.setdefault("use_safetensors", True)  # never a pickle, unless the user asks for it
     with _no_progress_bar():
         model, report = _architecture(model_config).from_pretrained(
@@ -57,7 +71,7 @@ def load_model(folder: Path, config: dict[str, Any], options: LoadOptions) -> Pr
 
 def load_tokenizer(folder: Path, config: dict[str, Any], options: LoadOptions, model_config: PreTrainedConfig) -> Any:
     """Load the tokenizer in ``folder``, its ``model_max_length`` being the module's, or what the model can take."""
-    kwargs = config.get("processor_kwargs", {}) | dict(options.processor_kwargs)
+    kwargs = _stored(config, "processor_kwargs", STORED_PROCESSOR_KWARGS, folder) | dict(options.processor_kwargs)
     if config.get("max_seq_length") is not None:
         kwargs.setdefault("model_max_length", config["max_seq_length"])
     tokenizer = AutoTokenizer.from_pretrained(folder, **(_common(options) | kwargs))
@@ -67,6 +81,27 @@ def load_tokenizer(folder: Path, config: dict[str, Any], options: LoadOptions, m
     if config.get("do_lower_case"):
         _lowercase(tokenizer)
     return tokenizer
+
+
+def _load_config(folder: Path, config: Mapping[str, Any], options: LoadOptions) -> PreTrainedConfig:
+    given, common = dict(options.config_kwargs), _common(options)
+    loaded: PreTrainedConfig = AutoConfig.from_pretrained(folder, **(common | given))
+    if config.get("config_kwargs"):
+        fields = loaded.to_dict().keys() - set(NOT_A_SETTING)
+        stored = _stored(config, "config_kwargs", fields, folder)
+        loaded = AutoConfig.from_pretrained(folder, **(common | stored | given))
+    return loaded
+
+
+def _stored(config: Mapping[str, Any], name: str, allowed: Collection[str], folder: Path) -> dict[str, Any]:
+    """Return the arguments that a checkpoint's config gives under ``name``, less what only the user may give."""
+    stored: dict[str, Any] = config.get(name) or {}
+    kept = {key: value for key, value in stored.items() if key in allowed and not key.startswith("_")}
+    if "/" in str(kept.get("attn_implementation", "")):
+        del kept["attn_implementation"]  # a kernel to fetch, which is code
+    if ignored := sorted(stored.keys() - kept.keys() - {"trust_remote_code"}):
+        logger.warning("ignoring %s, which the config in %s gives as %s: only you may", ignored, folder, name)
+    return kept
 
 
 def _common(options: LoadOptions) -> dict[str, Any]:

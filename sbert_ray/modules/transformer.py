@@ -12,12 +12,17 @@ from transformers import PreTrainedModel
 from sbert_ray.inference.engine import Padding, pad_batch
 from sbert_ray.inference.tokenization import TextTokenizer
 from sbert_ray.inference.tokenized import TokenizedTexts
-from sbert_ray.modules.legacy import TRANSFORMER_CONFIG_NAMES, hidden_size, modern_transformer_config
+from sbert_ray.modules.configs import (
+    TEXT_OUTPUT,
+    TRANSFORMER_CONFIG_NAMES,
+    check_transformer_config,
+    hidden_size,
+    read_transformer_config,
+)
 from sbert_ray.modules.module import Features, LoadOptions, Module
 from sbert_ray.modules.pretrained import load_model, load_tokenizer
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_TEXT_OUTPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 class Transformer(Module):
@@ -91,7 +96,7 @@ class Transformer(Module):
         """Return what the transformer's own files do not say."""
         return {
             "transformer_task": "feature-extraction",
-            "modality_config": {"text": dict(_TEXT_OUTPUT)},
+            "modality_config": {"text": dict(TEXT_OUTPUT)},
             "module_output_name": "token_embeddings",
         }
 
@@ -105,10 +110,7 @@ class Transformer(Module):
     @classmethod
     def read_config(cls, folder: Path) -> dict[str, Any]:
         """Return the config in ``folder`` under whichever of its names it has, by today's keys."""
-        for name in TRANSFORMER_CONFIG_NAMES:
-            if (path := folder / name).exists():
-                return modern_transformer_config(json.loads(path.read_text(encoding="utf-8")))
-        return {}
+        return read_transformer_config(folder)
 
     @classmethod
     def load(cls, folder: Path, options: LoadOptions) -> Self:
@@ -118,18 +120,6 @@ class Transformer(Module):
             ValueError: The config asks for what is not supported, or weights are missing.
         """
         config = cls.read_config(folder)
-        _check_supported(config, folder)
+        check_transformer_config(config, folder)
         model = load_model(folder, config, options)
         return cls(model, load_tokenizer(folder, config, options, model.config))
-
-
-def _check_supported(config: dict[str, Any], folder: Path) -> None:
-    expected = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
-    if wrong := {key: config[key] for key, value in expected.items() if config.get(key, value) != value}:
-        raise ValueError(f"the transformer in {str(folder)!r} must have {expected}, got {wrong}")
-    text = config.get("modality_config", {}).get("text", _TEXT_OUTPUT)
-    if {key: text.get(key) for key in _TEXT_OUTPUT} != _TEXT_OUTPUT:
-        raise ValueError(f"the transformer in {str(folder)!r} must embed text by {_TEXT_OUTPUT}, got {text}")
-    unsupported = ("processing_kwargs", "query_length", "document_length", "query_expansion")
-    if asked := [key for key in unsupported if config.get(key)]:
-        raise ValueError(f"the config of the transformer in {str(folder)!r} has {asked}, which are not supported")

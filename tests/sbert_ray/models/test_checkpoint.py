@@ -6,12 +6,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 
 from sbert_ray.models.checkpoint import describe_checkpoint, read_modules, resolve_checkpoint
 from sbert_ray.models.hub import folder_digest
+from sbert_ray.modules.configs import TEXT_OUTPUT
+
+NO_PROMPTS = {"query": "", "document": ""}
 
 
 @pytest.fixture
@@ -28,7 +35,7 @@ def test_describes_minilm(minilm: Path) -> None:
     info = describe_checkpoint(minilm)
     assert info.modules == ("Transformer", "Pooling", "Normalize")
     assert (info.embedding_dimension, info.pooling_modes, info.is_normalized) == (384, ("mean",), True)
-    assert (info.max_seq_length, info.prompts, info.similarity_fn_name) == (256, {}, None)
+    assert (info.max_seq_length, info.prompts, info.similarity_fn_name) == (256, NO_PROMPTS, None)
 
 
 def test_describes_what_we_save(checkpoint: Path) -> None:
@@ -36,7 +43,7 @@ def test_describes_what_we_save(checkpoint: Path) -> None:
     edit(checkpoint / "config_sentence_transformers.json", prompts={"query": "q: "}, truncate_dim=8)
     info = describe_checkpoint(checkpoint)
     assert (info.embedding_dimension, info.pooling_modes, info.max_seq_length) == (32, ("mean", "cls"), 32)
-    assert (info.prompts, info.truncate_dim, info.similarity_fn_name) == ({"query": "q: "}, 8, "cosine")
+    assert (info.prompts, info.truncate_dim, info.similarity_fn_name) == (NO_PROMPTS | {"query": "q: "}, 8, "cosine")
 
 
 @pytest.mark.parametrize(
@@ -128,9 +135,53 @@ def test_an_adapter_is_refused(checkpoint: Path) -> None:
         describe_checkpoint(checkpoint)
 
 
-def test_broken_json_is_named(checkpoint: Path) -> None:
-    (checkpoint / "modules.json").write_text("[")
-    with pytest.raises(ValueError, match=r"modules\.json' must be JSON"):
+def test_a_chat_template_is_refused_where_texts_would_go_into_it(checkpoint: Path) -> None:
+    (checkpoint / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert describe_checkpoint(checkpoint).embedding_dimension == 16  # its modules say that it embeds plain text
+    edit(checkpoint / "sentence_bert_config.json", modality_config={"text": TEXT_OUTPUT, "message": TEXT_OUTPUT})
+    with pytest.raises(ValueError, match=r"puts texts into a chat template \(modality 'message'\)"):
+        describe_checkpoint(checkpoint)
+    (checkpoint / "modules.json").unlink()
+    with pytest.raises(ValueError, match=r"is a plain checkpoint with a chat template"):
+        describe_checkpoint(checkpoint)
+    (checkpoint / "chat_template.jinja").unlink()
+    edit(checkpoint / "tokenizer_config.json", chat_template="{{ messages[0].content }}")
+    with pytest.raises(ValueError, match=r"is a plain checkpoint with a chat template"):
+        describe_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("requirements", "message"),
+    [
+        ({"transformers": ">=99"}, r"requires transformers>=99 \(\d.* here\); install that first"),
+        ({"python": "<3"}, r"requires python<3 \(3\."),
+        ({"no-such-package": ""}, r"requires no-such-package \(not installed here\)"),
+        ({"pytorch": {"specifier": "<1", "reason": "a bug"}}, r"requires pytorch<1 \(2\..* here: a bug\)"),
+        ({"sentence_transformers": ">=7", "torch": ">=2"}, r"requires sentence_transformers>=7 \(6\.2\.0 here\); inst"),
+    ],
+)
+def test_requirements_that_are_not_met_are_named(requirements: object, message: str, checkpoint: Path) -> None:
+    edit(checkpoint / "config_sentence_transformers.json", requirements=requirements)
+    with pytest.raises(ImportError, match=message):
+        describe_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "requirements", [{"torch": ">=2", "sentence-transformers": ">=5"}, {"torch": "nonsense"}, {"torch": [1]}, ["torch"]]
+)
+def test_requirements_that_are_met_or_cannot_be_read_are_let_pass(
+    requirements: object, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit(checkpoint / "config_sentence_transformers.json", requirements=requirements)
+    assert describe_checkpoint(checkpoint).embedding_dimension == 16
+    is_readable = isinstance(requirements, dict) and requirements["torch"] == ">=2"
+    assert ("requirement" in caplog.text) is not is_readable
+
+
+@pytest.mark.parametrize("name", ["modules.json", "config.json", "sentence_bert_config.json", "1_Pooling/config.json"])
+def test_broken_json_is_named(name: str, checkpoint: Path) -> None:
+    (checkpoint / name).write_text("[")
+    with pytest.raises(ValueError, match=rf"{re.escape(name)}' must be JSON"):
         describe_checkpoint(checkpoint)
 
 
@@ -180,6 +231,40 @@ def test_a_missing_hub_model_is_named_and_no_token_shown(name: str, repository: 
     with pytest.raises(FileNotFoundError, match=f"model '{repository} at revision v1' .* downloads are off") as error:
         resolve_checkpoint(name, revision="v1", token="hf_secret", cache_folder=str(tmp_path), local_files_only=True)
     assert "hf_secret" not in str(error.value)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: Any) -> dict[str, Any]:
+    """Let the hub answer a download, and return what it was asked."""
+    asked: dict[str, Any] = {}
+
+    def snapshot_download(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        if isinstance(answer, Exception):
+            raise answer
+        return str(answer)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return asked
+
+
+def test_the_hub_is_asked_as_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering(monkeypatch, tmp_path / "0123abc")
+    found = resolve_checkpoint("me/mine", revision="v1", token="hf_secret", cache_folder="/cache")
+    assert (found.folder, found.revision) == (tmp_path / "0123abc", "0123abc")
+    assert (asked["repository"], asked["revision"], asked["token"]) == ("me/mine", "v1", "hf_secret")
+    assert (asked["cache_dir"], asked["local_files_only"]) == ("/cache", False)
+    assert "*.bin" in asked["ignore_patterns"]
+    resolve_checkpoint("me/mine", allow_pickle=True)
+    assert "*.bin" not in asked["ignore_patterns"]
+
+
+def test_a_refusal_of_the_hub_is_told_without_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    response: Any = SimpleNamespace(status_code=401, headers={}, request=None)
+    answering(monkeypatch, HfHubHTTPError("hf_secret is no token", response=response))
+    with pytest.raises(FileNotFoundError, match=r"model 'me/mine' .* the hub answered 401; a private") as error:
+        resolve_checkpoint("me/mine", token="hf_secret")
+    assert "hf_secret" not in str(error.value)
+    assert error.value.__context__ is None  # nor in what a traceback would add
 
 
 def test_a_snapshot_is_known_by_its_commit(tiny_checkpoint: Path, tmp_path: Path) -> None:

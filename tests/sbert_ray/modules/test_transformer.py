@@ -42,6 +42,7 @@ def test_lowercases_where_the_config_says_so(lower: bool, checkpoint: Path) -> N
     [
         ({"transformer_task": "fill-mask"}, r"must have .*'feature-extraction'.*, got .*'fill-mask'"),
         ({"modality_config": {"text": {"method": "get_text_features"}}}, "must embed text by"),
+        ({"modality_config": {"message": {}}}, "puts texts into a chat template"),
         ({"query_length": 32}, r"has \['query_length'\], which are not supported"),
     ],
 )
@@ -51,11 +52,51 @@ def test_what_is_not_supported_is_refused(config: dict[str, Any], message: str, 
         load(checkpoint)
 
 
-def test_a_stored_config_cannot_grant_trust(checkpoint: Path) -> None:
-    config = {"model_args": {"trust_remote_code": True, "attn_implementation": "eager"}}
+def test_a_stored_config_may_set_what_is_harmless(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = {
+        "model_args": {"trust_remote_code": True, "attn_implementation": "eager"},
+        "tokenizer_args": {"model_max_length": 7},
+        "config_args": {"hidden_dropout_prob": 0.5, "model_type": "gpt2", "_name_or_path": "elsewhere"},
+    }
     (checkpoint / "sentence_bert_config.json").write_text(json.dumps(config))
-    assert Transformer.read_config(checkpoint)["model_kwargs"] == {"attn_implementation": "eager"}
-    assert load(checkpoint).model.config._attn_implementation == "eager"
+    loaded = load(checkpoint)
+    assert loaded.model.config._attn_implementation == "eager"
+    assert loaded.max_seq_length == 7
+    assert (loaded.model.config.hidden_dropout_prob, loaded.model.config.model_type) == (0.5, "bert")
+    assert "ignoring ['_name_or_path', 'model_type'], which the config" in caplog.text
+    assert load(checkpoint, model_kwargs={"attn_implementation": "sdpa"}).model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"model_kwargs": {"attn_implementation": "evil/kernel", "allow_all_kernels": True}},
+        {"model_kwargs": {"use_safetensors": False, "weights_only": False}},
+        {"model_kwargs": {"subfolder": "../outside"}},
+        {"model_kwargs": {"gguf_file": "../outside/model.gguf"}},
+        {"processor_kwargs": {"tokenizer_file": "{outside}/tokenizer.json"}},
+        {"processor_kwargs": {"subfolder": "../outside"}},
+        {"config_kwargs": {"subfolder": "../outside"}},
+    ],
+)
+def test_a_stored_config_cannot_lead_out_of_the_checkpoint_or_grant_trust(
+    stored: dict[str, dict[str, Any]], checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What lies outside, or in a pickle, has other weights and another vocabulary, so that reading it would show."""
+    expected = load(checkpoint)
+    outside = Path(shutil.copytree(checkpoint, checkpoint.parent / "outside"))
+    weights = {name: weight + 1 for name, weight in load_file(outside / "model.safetensors").items()}
+    save_file(weights, outside / "model.safetensors", metadata={"format": "pt"})
+    torch.save(weights, checkpoint / "pytorch_model.bin")
+    tokenizer = (outside / "tokenizer.json").read_text()
+    (outside / "tokenizer.json").write_text(tokenizer.replace('"cat"', '"kitten"'))
+    text = json.dumps(stored).replace("{outside}", str(outside))
+    (checkpoint / "sentence_bert_config.json").write_text(text)
+    loaded = load(checkpoint)
+    assert "only you may" in caplog.text
+    assert loaded.tokenize_texts(["cat"]).ids.tolist() == expected.tokenize_texts(["cat"]).ids.tolist()
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
 
 
 def test_missing_weights_are_named_not_made_up(checkpoint: Path) -> None:
@@ -75,6 +116,18 @@ def test_a_pickle_is_read_where_asked_for(checkpoint: Path) -> None:
         assert torch.equal(loaded.state_dict()[name], weight)
     with pytest.raises(OSError, match=r"model\.safetensors"):
         load(checkpoint)
+
+
+def test_a_request_for_pickles_still_reads_safe_weights_where_they_are(checkpoint: Path) -> None:
+    loaded = load(checkpoint, model_kwargs={"use_safetensors": False})  # another module of the model has a pickle
+    for name, weight in load(checkpoint).state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("options", [{"model_kwargs": {"dtype": "float16"}}, {"config_kwargs": {"dtype": "float16"}}])
+def test_a_dtype_is_taken_from_either_place(options: dict[str, Any], checkpoint: Path) -> None:
+    assert load(checkpoint).model.dtype == torch.float32
+    assert load(checkpoint, **options).model.dtype == torch.float16
 
 
 def test_other_encoder_decoders_are_refused(checkpoint: Path) -> None:
