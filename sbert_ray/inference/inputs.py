@@ -10,12 +10,14 @@ def as_texts(inputs: Any) -> tuple[list[str], bool]:
         inputs: A text, or texts in a list, tuple, array, pandas Series, Arrow array or the like.
 
     Raises:
-        TypeError: They are something else, or a row is no text; the message names the row and its type.
+        TypeError: They are something else, a table among it, or a row is no text; the message names its row and type.
     """
     if isinstance(inputs, str):
         return [inputs], True
-    if isinstance(inputs, (bytes, dict)) or not hasattr(inputs, "__len__"):
-        raise TypeError(f"inputs must be a text or a list of texts, got {type(inputs).__name__}")
+    is_table = hasattr(inputs, "columns") or getattr(inputs, "ndim", 1) != 1  # iterating one gives column names
+    if is_table or isinstance(inputs, (bytes, dict)) or not hasattr(inputs, "__len__"):
+        shape = f" of shape {inputs.shape}" if hasattr(inputs, "shape") else ""
+        raise TypeError(f"inputs must be a text or a list of texts, got {type(inputs).__name__}{shape}")
     if hasattr(inputs, "to_pylist"):  # Arrow, whose items are scalars of its own
         inputs = inputs.to_pylist()
     elif hasattr(inputs, "tolist"):

@@ -44,11 +44,23 @@ def features_by_row(
     tokens: TokenizedTexts,
     max_tokens: int,
     output_value: Literal["token_embeddings"] | None,
+    finish: Callable[[Tensor], Tensor],
     on_batch: Callable[[int], None],
 ) -> list[Any]:
-    """Return for each text its token embeddings (T, D) without padding, or if None every feature in a dict."""
+    """Return for each text its token embeddings (T, D) without padding, or if None every feature in a dict.
+
+    Args:
+        encoder: The model.
+        tokens: N texts.
+        max_tokens: The most positions of a batch.
+        output_value: Which of the two.
+        finish: Applied to the sentence embeddings (B, D) among all features.
+        on_batch: Called with the number of rows after each batch.
+    """
     results: list[Any] = [None] * len(tokens)
     for rows, features in run_batches(encoder, tokens, max_tokens):
+        if "sentence_embedding" in features:
+            features = features | {"sentence_embedding": finish(features["sentence_embedding"])}  # noqa: PLW2901
         for index, row in enumerate(rows):
             results[row] = _token_embeddings(features, index) if output_value else _row(features, index)
         on_batch(len(rows))

@@ -136,6 +136,7 @@ class Model(nn.Sequential):
         path: str | os.PathLike[str],
         model_name: str | None = None,
         create_model_card: bool = True,
+        train_datasets: Sequence[str] | None = None,
         safe_serialization: bool = True,
     ) -> None:
         """Write a checkpoint folder that sentence-transformers can load too.
@@ -144,6 +145,7 @@ class Model(nn.Sequential):
             path: The folder; files of the same names in it are replaced.
             model_name: The model's name on its card.
             create_model_card: Whether to write a ``README.md``.
+            train_datasets: Names of datasets on the hub that the card says the model was trained on.
             safe_serialization: Must be True; pickles are not written.
 
         Raises:
@@ -162,6 +164,7 @@ class Model(nn.Sequential):
                 settings["similarity_fn_name"],
                 [type(module).__name__ for module in modules],
                 self.max_seq_length,
+                train_datasets or (),
             )
         save_checkpoint(folder, modules, self.settings.to_json(), card)
 
@@ -177,6 +180,7 @@ class Model(nn.Sequential):
         local_model_path: str | None = None,
         exist_ok: bool = False,
         replace_model_card: bool = False,
+        train_datasets: Sequence[str] | None = None,
         revision: str | None = None,
         create_pr: bool = False,
     ) -> str:
@@ -191,7 +195,8 @@ class Model(nn.Sequential):
             local_model_path: A checkpoint folder to upload instead of this model.
             exist_ok: Whether the repository may be there already.
             replace_model_card: Whether a ``README.md`` that is there already is replaced.
-            revision: The branch to commit to.
+            train_datasets: Passed on to `save_pretrained`.
+            revision: The branch to commit to, made where there is none.
             create_pr: Whether to open a pull request instead of committing.
         """
         commit = {
@@ -202,5 +207,8 @@ class Model(nn.Sequential):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(local_model_path or name)
             if local_model_path is None:
-                self.save_pretrained(folder, model_name=repo_id, safe_serialization=safe_serialization)
-            return upload_folder(folder, repo_id, token, private, exist_ok, replace_model_card, **commit)
+                self.save_pretrained(
+                    folder, repo_id, train_datasets=train_datasets, safe_serialization=safe_serialization
+                )
+            replace_card = replace_model_card or local_model_path is not None  # a card that the user wrote
+            return upload_folder(folder, repo_id, token, private, exist_ok, replace_card, **commit)

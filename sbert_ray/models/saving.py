@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ tags:
 - sentence-similarity
 pipeline_tag: sentence-similarity
 library_name: sentence-transformers
----
+{metadata}---
 
 # {title}
 
@@ -39,10 +39,11 @@ Modules: {modules}. Longest input: {max_seq_length} tokens.
 def save_checkpoint(folder: Path, modules: Iterable[Module], settings: dict[str, Any], card: str | None) -> None:
     """Write a checkpoint; ``modules.json``, without which it is none, comes last.
 
-    The files are written next to ``folder`` and then moved in, so that a failure half-way leaves what was there.
+    The files are written to a hidden folder in ``folder`` and then moved, so that a failure half-way leaves what was
+    there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
         written = Path(name)
         entries = []
         for index, module in enumerate(modules):
@@ -71,10 +72,17 @@ def _move_into(source: Path, target: Path) -> None:
 
 
 def model_card(
-    title: str, dimension: int | None, similarity: str, modules: list[str], max_seq_length: int | None
+    title: str,
+    dimension: int | None,
+    similarity: str,
+    modules: list[str],
+    max_seq_length: int | None,
+    train_datasets: Sequence[str],
 ) -> str:
     """Return a short model card with the hub's metadata."""
+    datasets = "".join(f"- {json.dumps(name)}\n" for name in train_datasets)
     return _CARD.format(
+        metadata=f"datasets:\n{datasets}" if datasets else "",
         title=title,
         name=title,
         dimension=dimension,
@@ -99,7 +107,10 @@ def upload_folder(
     api = HfApi(token=token)
     exist_ok = exist_ok or bool(commit["create_pr"])
     repo_id = api.create_repo(repo_id, private=private, exist_ok=exist_ok).repo_id
-    keeps_card = not replace_card and api.file_exists(repo_id, "README.md")
+    revision = commit["revision"]
+    if revision is not None:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    keeps_card = not replace_card and api.file_exists(repo_id, "README.md", revision=revision)
     ignored = ["README.md"] if keeps_card else None
     info = api.upload_folder(repo_id=repo_id, folder_path=folder, ignore_patterns=ignored, **commit)
     return str(info.pr_url or info.commit_url)

@@ -3,6 +3,7 @@
 Shapes: N texts, D dimensions of an embedding.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,9 +21,14 @@ from sbert_ray.inference.tokenized import TokenizedTexts
 from sbert_ray.models.checkpoint import read_settings, resolve_checkpoint
 from sbert_ray.models.loading import default_device, load_modules
 from sbert_ray.models.model import Model
+from sbert_ray.models.renamed import renamed
 from sbert_ray.models.settings import Settings
 from sbert_ray.modules import LoadOptions, Module, Pooling
 from sbert_ray.similarity import Embeddings, SimilarityFunction
+
+logger = logging.getLogger(__name__)
+
+INSTRUCTORS = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
 
 
 class SentenceTransformer(Model):
@@ -30,7 +36,7 @@ class SentenceTransformer(Model):
 
     Args:
         model_name_or_path: A checkpoint folder, or the id of a model on the Hugging Face hub.
-        modules: The modules themselves, instead of a checkpoint.
+        modules: The modules themselves, in a list or by name, instead of a checkpoint.
         device: A torch device; if None, an accelerator where there is one.
         prompts: Texts to put before inputs, by name; they win over the checkpoint's.
         default_prompt_name: The prompt that `encode` uses when it is given none.
@@ -45,13 +51,15 @@ class SentenceTransformer(Model):
             dtype, weights are float32 on a CPU and as stored elsewhere.
         processor_kwargs: Passed on to the tokenizer's ``from_pretrained``.
         config_kwargs: Passed on to the transformer config's ``from_pretrained``.
+        backend: Must be ``torch``.
     """
 
+    @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(  # noqa: PLR0913 (the public signature)
         self,
         model_name_or_path: str | None = None,
         *,
-        modules: Sequence[Module] | None = None,
+        modules: Sequence[Module] | Mapping[str, Module] | None = None,
         device: str | None = None,
         prompts: Mapping[str, str] | None = None,
         default_prompt_name: str | None = None,
@@ -65,7 +73,10 @@ class SentenceTransformer(Model):
         model_kwargs: Mapping[str, Any] | None = None,
         processor_kwargs: Mapping[str, Any] | None = None,
         config_kwargs: Mapping[str, Any] | None = None,
+        backend: str = "torch",
     ) -> None:
+        if backend != "torch":
+            raise ValueError(f"backend must be 'torch', got {backend!r}")
         if (model_name_or_path is None) == (modules is None):
             raise ValueError("give either model_name_or_path or modules")
         device = device or default_device()
@@ -85,11 +96,27 @@ class SentenceTransformer(Model):
             modules = load_modules(checkpoint.folder, options)
             stored = read_settings(checkpoint.folder)
         assert modules is not None
+        modules = list(modules.values()) if isinstance(modules, Mapping) else modules
         given = Settings(dict(prompts or {}), default_prompt_name, None, truncate_dim)
         if similarity_fn_name is not None:
             given.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
         super().__init__(modules, Settings.merged(stored, given), device)
+        self._leave_out_instructions(model_name_or_path or "")
 
+    def _leave_out_instructions(self, name: str) -> None:
+        """Follow INSTRUCTOR (arXiv:2212.09741), whose checkpoints do not say that prompts are not pooled."""
+        if name in INSTRUCTORS:
+            self.set_pooling_include_prompt(False)
+        elif "instructor" in name.partition("/")[2].lower() and any(
+            module.include_prompt for module in self if isinstance(module, Pooling)
+        ):
+            logger.warning(
+                "%s pools the tokens of prompts, which INSTRUCTOR models should not; if it is one, call"
+                " model.set_pooling_include_prompt(False)",
+                name,
+            )
+
+    @renamed(sentences="inputs")
     def encode(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
         inputs: Any,
@@ -98,7 +125,7 @@ class SentenceTransformer(Model):
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         output_value: OutputValue = "sentence_embedding",
-        precision: Precision = "float32",
+        precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | None = None,
@@ -117,7 +144,7 @@ class SentenceTransformer(Model):
                 batches, up to what suits the device.
             show_progress_bar: Whether to show progress; None means where INFO is logged.
             output_value: ``token_embeddings`` gives a list of tensors (T, D), None a list of dicts of all features.
-            precision: What to quantize to, with ranges from these very embeddings.
+            precision: What to quantize to, with ranges from these very embeddings; None means ``float32``.
             convert_to_numpy: Whether to return an array; a list of tensors if False.
             convert_to_tensor: Whether to return a tensor.
             device: Where to move the model first.
@@ -127,10 +154,13 @@ class SentenceTransformer(Model):
 
         Raises:
             TypeError: A row is no text.
-            ValueError: An argument is not among its choices.
+            ValueError: An argument is not among its choices, or ``device`` names several.
         """
+        precision = precision or "float32"
         check_choices(output_value, precision, batch_size)
         texts, is_single = as_texts(inputs)
+        if isinstance(device, (list, tuple)):
+            raise ValueError(f"device must be one device, got {device}; sbert-ray embed spreads work over several")
         if device is not None:
             self.to(device)
         tokens = self.tokenize_texts(texts, self.settings.prompt(prompt, prompt_name))
@@ -138,7 +168,7 @@ class SentenceTransformer(Model):
             max_batch_tokens = min(batch_size * self.max_seq_length, self._encoder.profile.max_tokens)
         with progress_bar(len(texts), show_progress_bar) as on_batch:
             if output_value != "sentence_embedding":
-                results: Any = self._features(tokens, max_batch_tokens, output_value, on_batch)
+                results: Any = self._features(tokens, max_batch_tokens, output_value, truncate_dim, on_batch)
             else:
                 run = self.embed_tokens(
                     tokens,
@@ -150,21 +180,23 @@ class SentenceTransformer(Model):
                 results = converted(run, precision, convert_to_numpy, convert_to_tensor, self.device)
         return results[0] if is_single else results
 
+    @renamed(sentences="inputs")
     def encode_query(
-        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **options: Any
     ) -> Any:
         """Embed queries: `encode` with the prompt ``query``, unless another is given."""
         if prompt_name is None and prompt is None and "query" in self.prompts:
             prompt_name = "query"
-        return self.encode(inputs, prompt_name, prompt, **options)
+        return self.encode(inputs, prompt_name, prompt, *args, **options)
 
+    @renamed(sentences="inputs")
     def encode_document(
-        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, **options: Any
+        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **options: Any
     ) -> Any:
         """Embed documents: `encode` with the first prompt of ``document``, ``passage``, ``corpus``, unless given."""
         if prompt_name is None and prompt is None:
             prompt_name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
-        return self.encode(inputs, prompt_name, prompt, **options)
+        return self.encode(inputs, prompt_name, prompt, *args, **options)
 
     @torch.inference_mode()
     def embed_tokens(
@@ -189,9 +221,7 @@ class SentenceTransformer(Model):
             ValueError: ``max_batch_tokens`` or ``truncate_dim`` is not positive.
         """
         self.eval()
-        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
-        if truncate_dim is not None and truncate_dim < 1:
-            raise ValueError(f"truncate_dim must be positive, got {truncate_dim}")
+        truncate_dim = self._dimensions_to_keep(truncate_dim)
         if not len(tokens):
             width = self.get_embedding_dimension() or 0
             return EmbedRun(np.empty((0, min(width, truncate_dim or width)), np.float32), 0, 0)
@@ -204,10 +234,19 @@ class SentenceTransformer(Model):
         tokens: TokenizedTexts,
         max_batch_tokens: int | None,
         output_value: Any,
+        truncate_dim: int | None,
         on_batch: Callable[[int], None],
     ) -> list[Any]:
         self.eval()
-        return features_by_row(self._encoder, tokens, self._max_tokens(max_batch_tokens), output_value, on_batch)
+        finish = partial(truncate_and_normalize, truncate_dim=self._dimensions_to_keep(truncate_dim), normalize=False)
+        max_tokens = self._max_tokens(max_batch_tokens)
+        return features_by_row(self._encoder, tokens, max_tokens, output_value, finish, on_batch)
+
+    def _dimensions_to_keep(self, truncate_dim: int | None) -> int | None:
+        truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
+        if truncate_dim is not None and truncate_dim < 1:
+            raise ValueError(f"truncate_dim must be positive, got {truncate_dim}")
+        return truncate_dim
 
     def _max_tokens(self, max_batch_tokens: int | None) -> int:
         if max_batch_tokens is None:

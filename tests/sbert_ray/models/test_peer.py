@@ -1,6 +1,7 @@
 """The peer as the oracle: the same checkpoints, read and written on both sides, give the same embeddings."""
 
 import importlib.metadata
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
@@ -119,6 +121,13 @@ ARCHITECTURES: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
         transformers.ModernBertModel,
         word_tokenizer,
     ),
+    "xlm": (
+        transformers.XLMConfig(
+            vocab_size=16, emb_dim=16, n_layers=2, n_heads=2, max_position_embeddings=40, pad_index=1, pad_token_id=1
+        ),
+        transformers.XLMModel,
+        word_tokenizer,
+    ),
     "t5": (
         transformers.T5Config(vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2),
         transformers.T5ForConditionalGeneration,
@@ -142,9 +151,92 @@ def test_plain_checkpoints_agree(name: str, max_batch_tokens: int | None, tmp_pa
     tokenizer().save_pretrained(tmp_path)
     ours, theirs = load(tmp_path), load_peer(tmp_path)
     assert ours.max_seq_length == theirs.max_seq_length
+    assert ours.get_embedding_dimension() == theirs.get_embedding_dimension() == 16
     assert ours[1].pooling_mode == theirs[1].pooling_mode == ("lasttoken" if "last token" in name else "mean")
     embeddings = ours.encode(TEXTS, max_batch_tokens=max_batch_tokens)
     np.testing.assert_allclose(embeddings, theirs.encode(TEXTS), atol=2e-6)
+
+
+NOT_YET = {"pool", "chunk_size", "model_card_data", "use_auth_token", "kwargs"}
+METHODS = (
+    "encode save_pretrained push_to_hub similarity similarity_pairwise truncate_embeddings set_pooling_include_prompt"
+    " get_sentence_embedding_dimension get_embedding_dimension get_max_seq_length"
+).split()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_arguments_have_the_peers_names_order_and_defaults(method: str) -> None:
+    ours, theirs = (
+        [(p.name, p.default) for p in inspect.signature(getattr(model, method)).parameters.values()]
+        for model in (SentenceTransformer, peer.SentenceTransformer)
+    )
+    expected = [(name, default) for name, default in theirs if name not in NOT_YET]
+    assert ours[: len(expected)] == expected
+
+
+def test_the_constructor_takes_the_peers_arguments() -> None:
+    ours, theirs = (inspect.signature(model).parameters for model in (SentenceTransformer, peer.SentenceTransformer))
+    assert {name: p.default for name, p in theirs.items() if name not in NOT_YET} == {
+        name: p.default for name, p in ours.items()
+    }
+
+
+def test_old_names_and_positions_of_arguments_hold(minilms: tuple[SentenceTransformer, Any], minilm: Path) -> None:
+    ours, theirs = minilms
+    with pytest.warns(FutureWarning, match="the argument sentences is called inputs now"):
+        embeddings = ours.encode(sentences=TEXTS)
+    np.testing.assert_allclose(embeddings, theirs.encode(TEXTS), atol=1e-5)
+    by_position = (TEXTS, None, "query: ", 2, False, "sentence_embedding", "float32", True, False, None, True, 8)
+    np.testing.assert_allclose(ours.encode(*by_position), theirs.encode(*by_position), atol=1e-5)
+    np.testing.assert_allclose(ours.encode_query(*by_position), theirs.encode_query(*by_position), atol=1e-5)
+    np.testing.assert_allclose(ours.encode_document(*by_position), theirs.encode_document(*by_position), atol=1e-5)
+    np.testing.assert_allclose(ours.encode(TEXTS, precision=None), theirs.encode(TEXTS), atol=1e-5)
+    with pytest.warns(FutureWarning, match="the argument tokenizer_kwargs is called processor_kwargs now"):
+        assert load(minilm, tokenizer_kwargs={"model_max_length": 9}).max_seq_length == 9
+    with pytest.raises(TypeError, match="give inputs or its old name sentences, not both"):
+        ours.encode(inputs=TEXTS, sentences=TEXTS)
+
+
+def test_all_features_agree(minilms: tuple[SentenceTransformer, Any]) -> None:
+    options = {"output_value": None, "truncate_dim": 8, "normalize_embeddings": True}
+    for mine, yours in zip(*(model.encode(TEXTS, **options) for model in minilms), strict=True):
+        np.testing.assert_allclose(mine["sentence_embedding"], yours["sentence_embedding"], atol=1e-5)
+        assert mine["sentence_embedding"].shape == (8,)
+
+
+@pytest.mark.parametrize("name", ["hkunlp/instructor-large", "me/my-instructor", "me/plain"])
+def test_instructor_models_leave_the_prompt_out(
+    name: str, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    repository = tmp_path / f"models--{name.replace('/', '--')}"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    shutil.copytree(tiny_checkpoint, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    options = {"device": "cpu", "cache_folder": str(tmp_path), "local_files_only": True}
+    ours, theirs = SentenceTransformer(name, **options), peer.SentenceTransformer(name, **options)
+    assert ours[1].include_prompt == theirs[1].include_prompt == (name != "hkunlp/instructor-large")
+    told = [record for record in caplog.records if record.name.startswith("sbert_ray")]
+    assert [record.getMessage()[:40] for record in told] == (
+        ["me/my-instructor pools the tokens of pro"] if name == "me/my-instructor" else []
+    )
+    np.testing.assert_allclose(ours.encode(TEXTS, prompt="a red "), theirs.encode(TEXTS, prompt="a red "), atol=1e-6)
+
+
+def test_a_dense_layer_may_be_a_pickle_where_asked_for(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """Version 2.2 with later transformers wrote the transformer's weights safely, and those of its own modules not."""
+    SentenceTransformer(modules=chain(tiny_checkpoint), device="cpu").save_pretrained(tmp_path)
+    dense = tmp_path / "2_Dense" / "model.safetensors"
+    torch.save(load_file(dense), dense.with_name("pytorch_model.bin"))
+    dense.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"2_Dense' lacks model\.safetensors and has pytorch_model\.bin, a pickle"
+    ):
+        load(tmp_path)
+    model = load(tmp_path, model_kwargs={"use_safetensors": False})
+    np.testing.assert_allclose(model.encode(TEXTS), load_peer(tmp_path).encode(TEXTS), atol=1e-6)
+    model.save_pretrained(tmp_path / "converted")
+    np.testing.assert_array_equal(load(tmp_path / "converted").encode(TEXTS), model.encode(TEXTS))
 
 
 def test_a_causal_model_without_special_tokens_takes_empty_texts(tmp_path: Path) -> None:

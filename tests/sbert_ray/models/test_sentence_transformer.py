@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -73,11 +76,27 @@ class Series:
         return self.values
 
 
-def arrow(values: list[Any]) -> Any:
-    return pytest.importorskip("pyarrow").array(values)
+class Frame:
+    """What pandas' DataFrame has of interest here: iterating one gives the names of its columns."""
+
+    columns = ("text",)
+    shape = (2, 1)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
 
 
-KINDS = {"tuple": tuple, "array": np.array, "objects": lambda x: np.array(x, object), "Series": Series, "Arrow": arrow}
+KINDS = {
+    "tuple": tuple,
+    "array": np.array,
+    "objects": lambda x: np.array(x, object),
+    "Series": Series,
+    "Arrow": pa.array,
+    "chunks": lambda x: pa.chunked_array([x[:2], x[2:]]),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -96,6 +115,10 @@ def test_takes_texts_in_any_container(model: SentenceTransformer, kind: Any) -> 
         (["a cat", "a dog", 3.5], "row 2 is of type float"),
         ([["a cat"]], "row 0 is of type list"),
         (np.array(["a cat", float("nan")], object), "row 1 is of type float"),
+        (np.array("a cat"), r"got ndarray of shape \(\)"),
+        (np.array([["a cat"]]), r"got ndarray of shape \(1, 1\)"),
+        (Frame(), r"got Frame of shape \(2, 1\)"),
+        (pa.table({"text": ["a cat", "a dog"]}), r"got Table of shape \(2, 1\)"),
     ],
 )
 def test_what_is_no_text_is_named(model: SentenceTransformer, inputs: Any, message: str) -> None:
@@ -110,6 +133,7 @@ def test_what_is_no_text_is_named(model: SentenceTransformer, inputs: Any, messa
         ({"max_batch_tokens": -1}, "max_batch_tokens must be positive, got -1"),
         ({"truncate_dim": 0}, "truncate_dim must be positive, got 0"),
         ({"precision": "int4"}, "unknown precision 'int4'; known precisions are"),
+        ({"device": ["cpu", "cpu"]}, r"device must be one device, got \['cpu', 'cpu'\]"),
         ({"output_value": "words"}, "output_value must be 'sentence_embedding', 'token_embeddings' or None"),
         ({"prompt_name": "poem"}, r"unknown prompt name 'poem'; known prompts are \['document', 'query'\]"),
     ],
@@ -230,6 +254,13 @@ def test_a_model_is_a_checkpoint_or_modules(tiny_checkpoint: Path) -> None:
         SentenceTransformer()
     with pytest.raises(ValueError, match=r"the first module must be a Transformer, got \['Pooling'\]"):
         SentenceTransformer(modules=[Pooling(16)])
+    with pytest.raises(ValueError, match="backend must be 'torch', got 'onnx'"):
+        SentenceTransformer(str(tiny_checkpoint), backend="onnx")
+
+
+def test_modules_may_have_names(model: SentenceTransformer) -> None:
+    named = SentenceTransformer(modules=OrderedDict(zip("abc", model, strict=True)), device="cpu")
+    np.testing.assert_array_equal(named.encode(TEXTS), model.encode(TEXTS))
 
 
 def test_can_be_copied_and_pickled(model: SentenceTransformer) -> None:
