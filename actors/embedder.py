@@ -15,6 +15,7 @@ import sbert_ray
 from actors.worker import LENGTH_EDGES, Beat, Stopwatch, UnitWorker
 from sbert_ray.data.dataset import RowReader
 from sbert_ray.data.errors import InputError
+from sbert_ray.data.kinds import num_repeated
 from sbert_ray.data.rows import Rows, strings
 from sbert_ray.data.sink import with_metadata
 from sbert_ray.data.units import Unit
@@ -139,9 +140,9 @@ class Embedder(UnitWorker):
         return with_metadata(pa.table(columns), self.metadata | {"unit": {"file": unit.file, "start": unit.start}})
 
     def stats(self, rows: Rows, prepared: "TokenizedTexts", result: "EmbedRun") -> dict[str, Any]:
-        """Return tokens, their histogram, and what is odd about the texts."""
+        """Return tokens, their histogram, and what is odd about the texts and ids."""
         lengths = prepared.lengths
-        duplicates = len(rows) - len(rows.table[self.config.id_column].unique()) if self.config.id_column else 0
+        id_column = self.config.id_column
         longest = self.model.max_seq_length
         return {
             "tokens": result.num_tokens,
@@ -149,13 +150,17 @@ class Embedder(UnitWorker):
             "token_lengths": np.histogram(lengths, LENGTH_EDGES)[0].tolist(),
             "empty_texts": sum(not text.strip() for text in self._texts(rows)),
             "truncated_texts": int((lengths >= longest).sum()) if longest else 0,
-            "duplicate_ids": duplicates,
+            "duplicate_ids": num_repeated(rows.table[id_column]) if id_column else 0,
         }
 
     @property
     def environment(self) -> str:
-        """Kind of device and type of weights, which decide the last bits."""
-        return f"{self.model.device.type} in {str(self.model.dtype).removeprefix('torch.')}"
+        """Kind of device, type of weights, threads and libraries, which decide the last bits."""
+        import torch
+
+        threads = f" with {torch.get_num_threads()} thread(s)" if self.model.device.type == "cpu" else ""
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
+        return f"{self.model.device.type} in {str(self.model.dtype).removeprefix('torch.')}{threads} by {libraries}"
 
     def invalid(self, result: "EmbedRun") -> dict[int, str]:
         """Find embeddings that are no finite numbers in the output's precision."""

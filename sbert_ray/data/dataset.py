@@ -1,12 +1,12 @@
 """A dataset to read: Parquet or JSON lines in a file, a folder or a glob, on any file system that fsspec knows."""
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import pyarrow as pa
 
@@ -14,16 +14,18 @@ from sbert_ray.data import jsonl, units
 from sbert_ray.data.columns import Columns
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.listing import PARQUET, FileInfo, list_files
-from sbert_ray.data.parquet import Footer, ParquetReader, read_footer
+from sbert_ray.data.parquet import ParquetReader, read_footer
 from sbert_ray.data.rows import Rows
 from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import Unit
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 METADATA_THREADS = 16
 MANY_FILES = 1000
 SAMPLE_UNITS = 8
+FIRST_LINES = f"first {jsonl.SAMPLE_LINES} lines"
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,20 @@ class Dataset:
         )
 
     @classmethod
-    def open(cls, url: str, text_columns: Sequence[str], copied_columns: Sequence[str] = ()) -> Self:
+    def open(
+        cls,
+        url: str,
+        text_columns: Sequence[str],
+        copied_columns: Sequence[str] = (),
+        optional_columns: Sequence[str] = (),
+    ) -> Self:
         """List the files and read their metadata.
 
         Args:
             url: file, folder, glob or URL; a finished output of another job is a dataset too.
             text_columns: must be there, with strings.
             copied_columns: must be there, with the same type in every file.
+            optional_columns: the same, but only the first of several JSONL files must have them.
 
         Raises:
             InputError: if there is nothing to read, a file is damaged, or a column is missing or of a wrong type.
@@ -135,14 +144,14 @@ class Dataset:
                 f"{where} holds Parquet and JSONL files; give one kind, with a glob such as {where}/*.parquet"
             )
         open_ = cls._open_parquet if found[0].name.endswith(PARQUET) else cls._open_jsonl
-        return open_(url, storage, found, Columns(text_columns, copied_columns))
+        return open_(url, storage, found, Columns(text_columns, copied_columns, optional_columns))
 
     @classmethod
     def _open_parquet(cls, url: str, storage: Storage, found: Sequence[FileInfo], columns: Columns) -> Self:
         if len(found) > MANY_FILES:
             logger.info("reading the metadata of %d files", len(found))
         files: list[InputFile] = []
-        with closing(_footers(storage, found)) as footers:
+        with closing(_in_threads(lambda file: read_footer(storage, file.name), found)) as footers:
             for file, footer in zip(found, footers, strict=True):
                 columns.add(redacted(storage.locate(file.name)), footer.schema)
                 files.append(InputFile(file.name, file.size, footer.identity, footer.row_groups))
@@ -154,14 +163,13 @@ class Dataset:
     @classmethod
     def _open_jsonl(cls, url: str, storage: Storage, found: Sequence[FileInfo], columns: Columns) -> Self:
         files = tuple(InputFile(file.name, file.size, file.version) for file in found)
-        for file in files:
+        for index, file in enumerate(files):
             where = redacted(storage.locate(file.name))
-            try:
+            with _named(where):
                 schema, line_bytes = jsonl.infer_schema(storage, file.name)
-            except OSError as error:
-                raise InputError(redacted(f"cannot read {where}: {error}")) from error
             if len(schema):
-                columns.add(f"{where} (first {jsonl.SAMPLE_LINES} lines)", schema)
+                columns.add(f"{where} ({FIRST_LINES})", schema)
+                _check_heads(storage, found[index + 1 :], columns)
                 return cls(url, storage, files, columns.schema, line_bytes)
         raise InputError(f"{redacted(url)} holds no JSON objects in its {len(files)} files")
 
@@ -217,7 +225,31 @@ class Dataset:
             yield rows.take(range(min(each, len(rows))))
 
 
-def _footers(storage: Storage, files: Sequence[FileInfo]) -> Generator[Footer, None, None]:
-    """Read many footers at a time, in order; none is begun after the generator was closed."""
+def _check_heads(storage: Storage, files: Sequence[FileInfo], columns: Columns) -> None:
+    """Make sure that the first lines of JSONL files have the columns; a value of another type is a bad row."""
+    if len(files) > MANY_FILES:
+        logger.info("reading the first lines of %d files", len(files))
+
+    def read(file: FileInfo) -> list[str]:
+        with _named(redacted(storage.locate(file.name))):
+            return jsonl.first_columns(storage, file.name, columns.needed)
+
+    with closing(_in_threads(read, files)) as heads:
+        for file, found in zip(files, heads, strict=True):
+            if found:
+                columns.look_for_needed(f"{redacted(storage.locate(file.name))} ({FIRST_LINES})", found)
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Name the file that could not be read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(redacted(f"cannot read {where}: {error}")) from error
+
+
+def _in_threads(read: Callable[[FileInfo], T], files: Sequence[FileInfo]) -> Generator[T, None, None]:
+    """Read many files at a time, in order; none is begun after the generator was closed."""
     with ThreadPoolExecutor(METADATA_THREADS) as threads:
-        yield from threads.map(lambda file: read_footer(storage, file.name), files)
+        yield from threads.map(read, files)

@@ -9,8 +9,10 @@ import io
 import json
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,6 +26,8 @@ from sbert_ray.data.units import Unit
 COMPRESSIONS = (".gz", ".zst")
 SAMPLE_LINES = 1000
 CHUNK = 2**20
+HEAD_CHUNK = 2**16
+"""Bytes read at a time where most often the first line is enough."""
 
 
 def is_compressed(name: str) -> bool:
@@ -32,10 +36,10 @@ def is_compressed(name: str) -> bool:
 
 
 @contextmanager
-def _opened(storage: Storage, name: str) -> Iterator[BinaryIO]:
+def _opened(storage: Storage, name: str, block_size: int | None) -> Iterator[BinaryIO]:
     where = redacted(storage.locate(name))
     damage: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile)
-    with storage.open(name) as file:
+    with storage.open(name, block_size) as file:
         raw: Any = file
         if name.endswith(".gz"):
             raw = gzip.GzipFile(fileobj=file)
@@ -47,7 +51,7 @@ def _opened(storage: Storage, name: str) -> Iterator[BinaryIO]:
                 raise InputError(message) from error
             raw, damage = _ZstdFile(file, zstandard.ZstdDecompressor()), (EOFError, zstandard.ZstdError)
         try:
-            yield io.BufferedReader(raw, CHUNK)  # remote files have a slow readline of their own
+            yield io.BufferedReader(raw, block_size or CHUNK)  # remote files have a slow readline of their own
         except damage as error:
             raise InputError(f"{where} is damaged: {error}; repair the file or take it out") from error
 
@@ -80,13 +84,22 @@ class _ZstdFile(io.RawIOBase):
         return size
 
 
-def lines(storage: Storage, name: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, bytes]]:
+def lines(
+    storage: Storage, name: str, start: int = 0, stop: int | None = None, block_size: int | None = None
+) -> Iterator[tuple[int, bytes]]:
     """Yield each line that begins in the bytes from ``start`` to ``stop``, with its position; blank lines are left out.
+
+    Args:
+        storage: folder that the file's name is relative to.
+        name: of the file.
+        start: first byte.
+        stop: byte after the last; None: the end of the file.
+        block_size: bytes that are read at a time; None: what suits a file that is read to its end.
 
     Raises:
         InputError: if a compressed file is damaged, or what decompresses it is not installed.
     """
-    with _opened(storage, name) as file:
+    with _opened(storage, name, block_size) as file:
         position = start
         if start > 0:
             file.seek(start - 1)
@@ -139,6 +152,21 @@ def infer_schema(storage: Storage, name: str) -> tuple[pa.Schema, float]:
     return pa.schema(fields), num_bytes / max(num_lines, 1)
 
 
+def first_columns(storage: Storage, name: str, wanted: Collection[str]) -> list[str]:
+    """Return the columns of the first lines, read until those that are wanted have been seen; none if no line has any.
+
+    Raises:
+        InputError: if a compressed file is damaged, or what decompresses it is not installed.
+    """
+    found: dict[str, None] = {}
+    for _, line in islice(lines(storage, name, block_size=HEAD_CHUNK), SAMPLE_LINES):
+        with suppress(ValueError):  # such a line is counted when its unit is read
+            found |= dict.fromkeys(parse(line))
+        if found.keys() >= set(wanted):
+            break
+    return list(found)
+
+
 def _field(name: str, values: list[Any]) -> pa.Field:
     try:
         return pa.field(name, pa.array([value for value in values if is_unicode(value)]).type)
@@ -176,21 +204,47 @@ class JsonlReader:
     def read(self, unit: Unit, columns: Sequence[str], max_rows: int) -> Iterator[Rows]:
         """Yield the rows of ``unit``, at most ``max_rows`` at a time, and at least one piece."""
         schema = pa.schema([self.schema.field(column) for column in columns])
-        positions: list[int] = []
-        values: list[list[Any]] = []
-        bad: list[BadRow] = []
+        piece = _Piece(unit.file, schema)
         for position, line in lines(self.storage, unit.file, unit.start, unit.stop):
-            if len(positions) + len(bad) == max_rows:
-                yield _rows(unit.file, positions, values, schema, bad)
-                positions, values, bad = [], [], []
-            try:
-                row = parse(line)
-                values.append([_fitting(row.get(field.name), field) for field in schema])
-                positions.append(position)
-            except ValueError as error:
-                text = line.strip()[:EXCERPT].decode(errors="replace")
-                bad.append(BadRow(unit.file, position, str(error), text=text))
-        yield _rows(unit.file, positions, values, schema, bad)
+            if len(piece) == max_rows:
+                yield piece.rows()
+                piece = _Piece(unit.file, schema)
+            piece.add(position, line)
+        yield piece.rows()
+
+
+class _Piece:
+    """Consecutive lines of a file on their way to a table."""
+
+    def __init__(self, file: str, schema: pa.Schema) -> None:
+        self.file = file
+        self.schema = schema
+        self.positions: list[int] = []
+        self.values: list[list[Any]] = []
+        self.bad: list[BadRow] = []
+        self.lacking: dict[str, set[int]] = defaultdict(set)
+        self._fields, self._names = list(schema), frozenset(schema.names)  # Arrow makes them anew each time
+
+    def __len__(self) -> int:
+        return len(self.positions) + len(self.bad)
+
+    def add(self, position: int, line: bytes) -> None:
+        try:
+            row = parse(line)
+            self.values.append([_fitting(row.get(field.name), field) for field in self._fields])
+        except ValueError as error:
+            text = line.strip()[:EXCERPT].decode(errors="replace")
+            self.bad.append(BadRow(self.file, position, str(error), text=text))
+            return
+        self.positions.append(position)
+        for name in self._names - row.keys():
+            self.lacking[name].add(position)
+
+    def rows(self) -> Rows:
+        columns = zip(*self.values, strict=True) if self.values else [()] * len(self.schema)
+        arrays = [pa.array(list(column), type=kind) for column, kind in zip(columns, self.schema.types, strict=True)]
+        table = pa.table(arrays, schema=self.schema)
+        return Rows(self.file, table, np.array(self.positions, dtype=np.int64), self.bad, self.lacking)
 
 
 def _fitting(value: Any, field: pa.Field) -> Any:
@@ -218,9 +272,3 @@ def _is_whole(value: Any, kept: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_whole, value, kept))
     return bool(value == kept or value != value)  # NaN is not equal to itself
-
-
-def _rows(file: str, positions: list[int], values: list[list[Any]], schema: pa.Schema, bad: list[BadRow]) -> Rows:
-    columns = zip(*values, strict=True) if values else [()] * len(schema)
-    arrays = [pa.array(list(column), type=field.type) for column, field in zip(columns, schema, strict=True)]
-    return Rows(file, pa.table(arrays, schema=schema), np.array(positions, dtype=np.int64), bad)

@@ -97,6 +97,12 @@ class Record:
     attempts: int = 1
     stats: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def quarantine(self) -> str | None:
+        """Name of its quarantine file, if it has bad rows."""
+        name = self.file.replace("data/", "_quarantine/").replace(".parquet", ".jsonl")
+        return name if self.bad_rows else None
+
 
 class Manifest:
     """The manifest of one output, in the hands of the one run that holds the output's lease.
@@ -139,10 +145,21 @@ class Manifest:
         return Plan(**plan)
 
     @classmethod
+    def check_place(cls, storage: Storage) -> None:
+        """Make sure that a folder is an output or may become one; look before anything is written to it.
+
+        Raises:
+            InputError: if it holds the data of something else.
+        """
+        if storage.sizes("data") and not storage.exists(cls.PLAN):
+            raise InputError(f"{redacted(storage.url)} has a data folder but no manifest; give a new or empty output")
+
+    @classmethod
     def open(cls, storage: Storage, plan: Plan) -> Self:
         """Begin the output, or go on with it.
 
-        Units whose file is missing or of another size are no longer done. Call ``clean`` afterwards.
+        Units whose file is missing or of another size, or whose bad rows are missing, are no longer done. Call
+        ``clean`` afterwards.
 
         Raises:
             PlanChangedError: if it was begun with another plan.
@@ -150,10 +167,7 @@ class Manifest:
         manifest = cls(storage, plan)
         old = cls.read_plan(storage)
         if old is None:
-            if storage.sizes("data"):
-                raise InputError(
-                    f"{redacted(storage.url)} has a data folder but no manifest; give a new or empty output"
-                )
+            cls.check_place(storage)
             shown = replace(plan, input=redacted(plan.input))
             document = {"format": FORMAT, "fingerprint": plan.fingerprint, "plan": asdict(shown)}
             storage.write(cls.PLAN, json.dumps(document, indent=1).encode())
@@ -168,10 +182,11 @@ class Manifest:
         return manifest
 
     def _load(self) -> None:
-        sizes = self.storage.sizes("data")
+        sizes = {f"data/{name}": size for name, size in self.storage.sizes("data").items()}
+        quarantines = {None, *(f"_quarantine/{name}" for name in self.storage.sizes("_quarantine"))}
         for name in self.segments(self.storage):
             records = list(_read(self.storage, name))
-            whole = [record for record in records if sizes.get(record.file.removeprefix("data/")) == record.num_bytes]
+            whole = [r for r in records if sizes.get(r.file) == r.num_bytes and r.quarantine in quarantines]
             if len(whole) < len(records):
                 self.storage.remove(self.SUCCESS)  # first, so that a run that ends here leaves no false one
                 self.storage.write(f"_manifest/{name}", _dump(whole))
@@ -184,11 +199,9 @@ class Manifest:
 
     def clean(self) -> None:
         """Remove what earlier runs left without committing it."""
-        keep: set[str] = set()
+        keep: set[str | None] = set()
         for record in self.records(self.storage):
-            keep.add(record.file)
-            if record.bad_rows:
-                keep.add(record.file.replace("data/", "_quarantine/").replace(".parquet", ".jsonl"))
+            keep |= {record.file, record.quarantine}
         for folder in ("data", "_quarantine"):
             for name in self.storage.sizes(folder):
                 if f"{folder}/{name}" not in keep:

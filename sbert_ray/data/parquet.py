@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sbert_ray.data.errors import InputError
+from sbert_ray.data.kinds import read_as
 from sbert_ray.data.rows import Rows
 from sbert_ray.data.storage import Storage, redacted
 from sbert_ray.data.units import Unit
@@ -110,24 +111,27 @@ class ParquetReader:
         try:
             with self.storage.open(unit.file) as file:
                 parquet = pq.ParquetFile(file, page_checksum_verification=True)
-                table = self._read(parquet, unit.file, range(unit.start, unit.stop), tuple(columns))
+                pieces = self._read(parquet, unit.file, range(unit.start, unit.stop), tuple(columns))
         except (pa.ArrowException, OSError, KeyError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # of the file system; what Arrow finds wrong with the bytes has no number
             raise InputError(f"{where} cannot be read: {_line(error)}; repair the file or take it out") from error
-        if table.num_rows != unit.stop - unit.start:
+        if sum(map(len, pieces)) != unit.stop - unit.start:
             raise InputError(f"{where}: the file now holds other rows than when the run was planned")
-        yield Rows(unit.file, self._typed(table), np.arange(unit.start, unit.stop))
+        yield Rows(unit.file, self._typed(pa.concat_tables(pieces)), np.arange(unit.start, unit.stop))
 
-    def _read(self, parquet: pq.ParquetFile, file: str, wanted: range, columns: tuple[str, ...]) -> pa.Table:
-        pieces, first = [parquet.schema_arrow.empty_table().select(list(columns))], 0
+    def _read(self, parquet: pq.ParquetFile, file: str, wanted: range, columns: tuple[str, ...]) -> list[pa.Table]:
+        for column in columns:
+            parquet.schema_arrow.field(column)  # a KeyError if it is gone, whatever is cached
+        pieces: list[pa.Table] = []
+        first = 0
         for group in range(parquet.metadata.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
             start, stop = max(wanted.start - first, 0), min(wanted.stop - first, rows)
             if start < stop:
                 pieces += self._row_group(parquet, file, group, columns, range(start, stop))
             first += rows
-        return pa.concat_tables(pieces)
+        return pieces
 
     def _row_group(
         self, parquet: pq.ParquetFile, file: str, group: int, columns: tuple[str, ...], part: range
@@ -145,9 +149,12 @@ class ParquetReader:
 
     def _typed(self, table: pa.Table) -> pa.Table:
         for index, field in enumerate(table.schema):
-            if pa.types.is_null(field.type):
+            kind = read_as(field.type)
+            if pa.types.is_null(kind):
                 kind = self.schema.field(field.name).type
                 table = table.set_column(index, pa.field(field.name, kind), pa.nulls(len(table), kind))
+            elif kind != field.type:
+                table = table.set_column(index, field.with_type(kind), table[index].cast(kind))
         return table
 
 

@@ -1,12 +1,14 @@
 """Rows on their way through a job."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from sbert_ray.data.kinds import comparable
 
 EXCERPT = 200
 """Characters of a bad row's text that are kept for the person who looks into it."""
@@ -37,12 +39,14 @@ class Rows:
         table: the columns that were asked for, N rows.
         positions: N row numbers (Parquet) or byte offsets of lines (JSONL), ascending.
         bad: rows that could not even be read; they are not in ``table``.
+        lacking: positions of the JSONL lines that do not have a column at all, by column; it is null there.
     """
 
     file: str
     table: pa.Table
     positions: NDArray[np.int64]
     bad: list[BadRow] = field(default_factory=list)
+    lacking: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -53,13 +57,16 @@ class Rows:
         return replace(self, table=self.table.slice(start, len(part)), positions=self.positions[start:stop], bad=[])
 
     def without(self, reasons: Mapping[int, str], id_column: str | None, text: Mapping[int, str]) -> Self:
-        """Return the rows less those at the indices in ``reasons``, which become bad rows.
+        """Return the rows less those at the indices in ``reasons`` and those that lack an id, which become bad rows.
 
         Args:
             reasons: why each row is bad, by its index.
-            id_column: where their ids are, if they have any.
+            id_column: where their ids are, if they have any; one may be null, but no line may be without it.
             text: text of the rows that have one, by index.
         """
+        if id_column and (lacking := self.lacking.get(id_column)):
+            without_id = (index for index, position in enumerate(self.positions.tolist()) if position in lacking)
+            reasons = {**dict.fromkeys(without_id, f"the line lacks column {id_column!r}"), **reasons}
         if not reasons:
             return self
         bad = [
@@ -83,8 +90,8 @@ def readable(value: pa.Scalar) -> Any:
     """Return an id as JSON can hold it."""
     try:
         plain = value.as_py()
-    except UnicodeDecodeError:
-        plain = repr(value.cast(pa.binary()).as_py())
+    except (ValueError, OverflowError):  # no valid UTF-8, or a time that Python does not know
+        plain = comparable(pa.chunked_array([pa.array([value])]))[0].as_py()
     return plain if isinstance(plain, str | int | float | bool | None) else str(plain)
 
 

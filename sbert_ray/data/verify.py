@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.errors import InputError
+from sbert_ray.data.jsonl import parse
+from sbert_ray.data.kinds import comparable, hashes
 from sbert_ray.data.manifest import Manifest, Plan, Record
 from sbert_ray.data.sink import quarantine_file
 from sbert_ray.data.storage import Storage, is_redacted, redacted
@@ -95,7 +96,8 @@ def _records(storage: Storage, plan: Plan, verdict: Verdict) -> dict[int, Record
             verdict.problems.append(f"the manifest has a record too many of unit {record.unit}")
         records[record.unit] = record
     if missing := sorted(set(range(plan.num_units)) - records.keys()):
-        verdict.problems.append(f"{len(missing)} of {plan.num_units} units are not done, the first is {missing[0]}")
+        what = f"{len(missing)} of {plan.num_units} units are not done, the first is {missing[0]}"
+        verdict.problems.append(f"{what}; run the job again")
     found = {name for name in storage.sizes("data") if not name.startswith(".")}  # hidden: a scratch file, never read
     stray = found - {record.file.removeprefix("data/") for record in records.values()}
     verdict.problems += [
@@ -135,40 +137,61 @@ class _Checker:
         self.reader = dataset.reader(plan.settings["rows_per_unit"])
 
     def check(self, unit: Unit, record: Record) -> tuple[list[str], pa.Schema | None]:
-        """Return what is wrong with the output of ``unit``, and its schema."""
+        """Return what is wrong with the output of ``unit`` and what to do, and its schema."""
         try:
             data = self.storage.read(record.file)
         except FileNotFoundError:
             return ["the file is missing; run the job again"], None
+        redo = f"remove {record.file} and run the job again"
         if len(data) != record.num_bytes or hashlib.sha256(data).hexdigest() != record.sha256:
-            return ["the file is not what was written (other size or checksum); remove it and run the job again"], None
+            return [f"the file is not what was written (other size or checksum); {redo}"], None
         try:
             table = pq.read_table(io.BytesIO(data), use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            return [f"the file cannot be read: {error}; remove it and run the job again"], None
+            return [f"the file cannot be read: {error}; {redo}"], None
         problems = []
         if table.num_rows != record.rows:
             problems.append(f"{table.num_rows} rows, and {record.rows} in the manifest")
         if EMBEDDING in table.column_names and not _is_finite(table[EMBEDDING]):
             problems.append("some embedding is null, or has a value that is no finite number")
-        problems += self._compare_rows(unit, record, table)
-        return problems, table.schema.remove_metadata()
+        bad, damage = self._quarantined(unit, record)
+        if not damage:
+            problems += self._compare_rows(unit, bad, table)
+        return [*(f"{problem}; {redo}" for problem in problems), *damage], table.schema.remove_metadata()
 
-    def _compare_rows(self, unit: Unit, record: Record, table: pa.Table) -> list[str]:
+    def _quarantined(self, unit: Unit, record: Record) -> tuple[set[int], list[str]]:
+        """Return the positions of the bad rows of ``unit``, or what is wrong with their file and what to do."""
+        if not record.bad_rows:
+            return set(), []
         where = quarantine_file(unit)
-        bad = set(self._quarantined(unit)) if record.bad_rows else set()
-        if len(bad) != record.bad_rows:
-            return [f"{len(bad)} rows in {where}, and {record.bad_rows} in the manifest"]
+        try:
+            lines = self.storage.read(where).splitlines()
+        except FileNotFoundError:
+            return set(), [f"{where} is missing, with {record.bad_rows} bad row(s); run the job again"]
+        bad: set[int] = set()
+        for number, line in enumerate(lines, start=1):
+            try:
+                bad.add(_position(line))
+            except ValueError as error:
+                return set(), [f"{where}, line {number} is damaged: {error}; remove {where} and run the job again"]
+        if len(bad) == record.bad_rows:
+            return bad, []
+        what = f"{len(bad)} rows in {where}, and {record.bad_rows} in the manifest"
+        return set(), [f"{what}; remove {where} and run the job again"]
+
+    def _compare_rows(self, unit: Unit, bad: set[int], table: pa.Table) -> list[str]:
+        where = quarantine_file(unit)
         name = self.id_column or "source_position"
         if name not in table.column_names:
             return [f"there is no column {name!r}; it has {table.column_names}"]
         columns = [self.id_column] if self.id_column else self.plan.settings["text_column"][:1]
         expected: list[pa.ChunkedArray] = []
         read: set[int] = set()
-        for rows in self.reader.read(unit, columns):
+        for piece in self.reader.read(unit, columns):
+            rows = piece.without({}, self.id_column, {})
             unreadable = {row.position for row in rows.bad}
             if lost := unreadable - bad:
-                return [f"the input has rows that cannot be read and are not in {where}: {sorted(lost)[:SHOWN]}"]
+                return [f"the input has bad rows that are not in {where}: {sorted(lost)[:SHOWN]}"]
             is_bad = np.isin(rows.positions, np.fromiter(bad, np.int64))
             read |= unreadable | set(rows.positions[is_bad].tolist())
             ids = rows.table[0] if self.id_column else pa.chunked_array([rows.positions])
@@ -177,34 +200,26 @@ class _Checker:
             return [f"{where} has rows that the input lacks: {sorted(unknown)[:SHOWN]}"]
         return _difference(unit, name, expected, table[name])
 
-    def _quarantined(self, unit: Unit) -> Iterator[int]:
-        try:
-            lines = self.storage.read(quarantine_file(unit)).splitlines()
-        except FileNotFoundError:
-            return
-        for line in lines:
-            yield json.loads(line)["position"]
+
+def _position(line: bytes) -> int:
+    position = parse(line).get("position")
+    if not isinstance(position, int):
+        raise ValueError(f"position must be a number, got {position!r}")
+    return position
 
 
 def _difference(unit: Unit, name: str, expected: Sequence[pa.ChunkedArray], found: pa.ChunkedArray) -> list[str]:
     """Say where ids are not those that are expected."""
-    wanted = _comparable(pa.chunked_array([chunk for ids in expected for chunk in ids.chunks], type=expected[0].type))
-    found = _comparable(found)
-    if wanted.equals(found):
+    wanted = pa.chunked_array([chunk for part in expected for chunk in part.chunks], type=expected[0].type)
+    ids, others = comparable(wanted), comparable(found)
+    if ids.equals(others):
         return []
-    if len(wanted) != len(found):
-        return [f"{len(found)} rows, and {unit} has {len(wanted)} less those in quarantine"]
-    if wanted.type != found.type:
+    if len(ids) != len(others):
+        return [f"{len(others)} rows, and {unit} has {len(ids)} less those in quarantine"]
+    if ids.type != others.type:
         return [f"{name} is {found.type}, and {wanted.type} in the input"]
-    index = next(index for index in range(len(wanted)) if not wanted.slice(index, 1).equals(found.slice(index, 1)))
+    index = next(index for index in range(len(ids)) if not ids.slice(index, 1).equals(others.slice(index, 1)))
     return [f"{name} is not that of the input rows of {unit} in their order, first in row {index}"]
-
-
-def _comparable(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return ids so that equal ones are equal to Arrow: without a dictionary, and without NaN, which equals nothing."""
-    if pa.types.is_dictionary(ids.type):
-        return ids.cast(ids.type.value_type)
-    return ids.cast(pa.string()) if pa.types.is_floating(ids.type) else ids
 
 
 def _is_finite(column: pa.ChunkedArray) -> bool:
@@ -223,8 +238,8 @@ def _find_duplicates(storage: Storage, records: Iterable[Record], id_column: str
     repeated = more = 0
     for turn in range(passes):
         with ThreadPoolExecutor(THREADS) as threads:
-            hashes = threads.map(partial(_hashes, storage, id_column, passes, turn), files)
-            _, counts = np.unique(np.concatenate(list(hashes)), return_counts=True)
+            found = threads.map(partial(_hashes, storage, id_column, passes, turn), files)
+            _, counts = np.unique(np.concatenate(list(found)), return_counts=True)
         repeated += int((counts > 1).sum())
         more += int((counts[counts > 1] - 1).sum())
     if repeated:
@@ -234,9 +249,5 @@ def _find_duplicates(storage: Storage, records: Iterable[Record], id_column: str
 def _hashes(storage: Storage, id_column: str, passes: int, turn: int, file: str) -> NDArray[np.uint64]:
     with storage.open(file) as source:
         ids = pq.read_table(source, columns=[id_column], use_threads=False)[id_column]
-    ids = _comparable(ids)
-    if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
-        ids = ids.cast(pa.large_binary())  # ids need not be valid UTF-8
-    digests = (hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in ids.to_pylist())
-    hashes = np.frombuffer(b"".join(digests), dtype=np.uint64)
-    return np.extract(hashes % np.uint64(passes) == turn, hashes)
+    found = hashes(ids)
+    return np.extract(found % np.uint64(passes) == turn, found)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from actors.embedder import Embedder, EmbedderConfig
@@ -16,9 +18,11 @@ from actors.worker import BrokenDeviceError, UnitReport
 from sbert_ray import SentenceTransformer
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.errors import InputError
+from sbert_ray.data.kinds import comparable, read_as
 from sbert_ray.data.units import Unit
 from sbert_ray.models.checkpoint import resolve_checkpoint
 from sbert_ray.quantization import quantize_embeddings
+from tests.sbert_ray.data.ids import IDS
 
 TEXTS = ["the cat sat on the mat", "a dog", "", "   ", "the slow red cat ran", "a dog", "fast " * 40, "blue"]
 Table = dict[str, list[Any]]
@@ -69,7 +73,18 @@ def test_writes_ids_kept_columns_and_embeddings_in_input_order(embed: Embed, tin
     assert table["id"].to_pylist() == list(range(100, 108))
     assert_array_equal(vectors(table), SentenceTransformer(str(tiny_checkpoint)).encode(TEXTS))
     assert report.committed.rows == 8
-    assert report.environment == "cpu in float32"
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
+    assert report.environment == f"cpu in float32 with {torch.get_num_threads()} thread(s) by {libraries}"
+
+
+def test_another_number_of_threads_is_another_environment(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    embedder, before = make_embedder(tmp_path, tiny_checkpoint, dataset()), torch.get_num_threads()
+    seen = set()
+    for num_threads in (1, 2):
+        torch.set_num_threads(num_threads)
+        seen.add(embedder.environment)
+    torch.set_num_threads(before)
+    assert len(seen) == 2
 
 
 def test_tells_rows_apart_without_an_id_column(embed: Embed) -> None:
@@ -88,6 +103,16 @@ def test_counts_what_it_saw(embed: Embed) -> None:
     assert stats["tokens"] <= stats["padded_tokens"] < 1.5 * stats["tokens"]
     assert (stats["empty_texts"], stats["truncated_texts"], stats["duplicate_ids"]) == (2, 1, 1)
     assert set(stats["seconds"]) == {"read", "tokenize", "wait", "compute", "write"}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_ids_of_any_type_are_copied_and_their_repeats_counted(embed: Embed, name: str) -> None:
+    ids = pa.concat_arrays([IDS[name]] * 2)
+    report, table = embed(pa.table({"id": ids, "text": ["a dog", None, "the cat", "blue", "red", "a dog"]}))
+    assert (report.committed.rows, report.committed.bad_rows) == (5, 1)
+    assert report.stats["duplicate_ids"] == 2
+    expected = pa.chunked_array([pa.concat_arrays([ids.slice(0, 1), ids.slice(2)])])
+    assert comparable(table["id"]).equals(comparable(expected.cast(read_as(ids.type))))
 
 
 def test_rows_without_a_text_go_to_quarantine(embed: Embed, tmp_path: Path) -> None:
@@ -110,6 +135,15 @@ def test_a_text_that_is_no_utf8_goes_to_quarantine(embed: Embed) -> None:
     report, table = embed(pa.table({"id": ["a", "b", "c"], "text": texts}))
     assert table["id"].to_pylist() == ["a", "c"]
     assert [row.reason for row in report.bad] == ["column 'text': invalid UTF-8 at byte 3 of the text"]
+
+
+def test_a_line_without_an_id_goes_to_quarantine(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    worker = make_embedder(tmp_path, tiny_checkpoint, dataset())
+    lines = ['{"id": 1, "text": "a dog"}', '{"ID": 2, "text": "blue"}', '{"id": null, "text": "red"}']
+    (tmp_path / "in/a.jsonl").write_text("\n".join(lines))
+    report = worker.process(Unit(0, "a.jsonl", 0, None), silent)
+    assert pq.read_table(tmp_path / "out" / report.committed.file)["id"].to_pylist() == [1, None]
+    assert [(row.position, row.reason) for row in report.bad] == [(27, "the line lacks column 'id'")]
 
 
 def test_a_row_that_the_model_refuses_goes_to_quarantine_alone(

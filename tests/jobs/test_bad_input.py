@@ -80,6 +80,22 @@ def test_a_column_that_one_file_lacks_is_told_with_that_file(command: Command) -
     assert run(command) == "./in/b.parquet lacks column(s) ['text']; it has ['id', 'body']"
 
 
+def test_a_column_that_one_jsonl_file_lacks_is_told_with_that_file(command: Command) -> None:
+    empty_the_input()
+    for name, key in {"a": "id", "b": "ID"}.items():
+        Path(f"in/{name}.jsonl").write_text(f'{{"{key}": 1, "text": "a dog"}}\n' * 3)
+    assert run(command) == "./in/b.jsonl (first 1000 lines) lacks column(s) ['id']; it has ['ID', 'text']"
+    assert not Path("out").exists()
+
+
+def test_ids_of_a_type_that_cannot_be_copied_are_told(command: Command) -> None:
+    empty_the_input()
+    Path("in/a.jsonl").write_text('{"id": {}, "text": "a dog"}\n')
+    assert run(command).startswith(
+        "./in/a.jsonl (first 1000 lines): column 'id' is struct<>, which cannot be copied to the output: Parquet has no"
+    )
+
+
 def test_a_column_of_two_types_is_told_with_both_files(command: Command) -> None:
     pq.write_table(pa.table({"id": ["x"], "text": ["a dog"]}), "in/b.parquet")
     assert run(command) == (

@@ -134,6 +134,14 @@ def test_page_shows_the_figures():
     assert "package, url" in text
 
 
+def test_page_says_within_what_repeated_ids_were_counted():
+    text = " ".join(parse(render_html(full_report(duplicate_ids=12))).text.split())
+    assert (
+        "12 ids repeated among rows read together, mostly a unit of work"
+        " (sbert-ray verify counts them over the whole output)" in text
+    )
+
+
 def test_page_of_an_empty_job_is_whole():
     text = parse(render_html(empty_report())).text
     assert text.count("no data") == 4

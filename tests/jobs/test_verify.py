@@ -24,12 +24,15 @@ def made(tmp_path_factory: pytest.TempPathFactory, ray_local: None) -> Path:
     folder = tmp_path_factory.mktemp("made")
     write_corpus(folder / "in", 40, {3: None, 25: None})
     (folder / "notes").mkdir()
-    job = ToyJob(
-        input=f"{folder}/in", output=f"{folder}/out", notes=f"{folder}/notes", rows_per_unit=ROWS_PER_UNIT,
+    assert toy_job(folder, folder / "out").run() == EXIT_OK
+    return folder
+
+
+def toy_job(folder: Path, output: Path) -> ToyJob:
+    return ToyJob(
+        input=f"{folder}/in", output=f"{output}", notes=f"{folder}/notes", rows_per_unit=ROWS_PER_UNIT,
         num_workers=1, max_bad_rows=2,
     )  # fmt: skip
-    assert job.run() == EXIT_OK
-    return folder
 
 
 @pytest.fixture
@@ -73,6 +76,27 @@ def test_each_problem_has_a_line(command: Command, output: Path) -> None:
     assert all(line.startswith("problem: ") for line in problems)
     for name in ("part-00000001.parquet", "part-00000003.parquet", "data/stray.txt is not in the manifest"):
         assert any(name in line for line in problems)
+
+
+@pytest.mark.parametrize("damage", ["lost", "truncated", "emptied"])
+def test_a_damaged_quarantine_is_mended_as_the_problem_says(
+    damage: str, command: Command, made: Path, output: Path
+) -> None:
+    [path] = [path for path in (output / "_quarantine").iterdir() if path.name == "part-00000002.jsonl"]
+    whole = path.read_bytes()
+    if damage != "lost":
+        os.truncate(path, 20 if damage == "truncated" else 0)
+        outcome = command(VerifyJob.main, [f"{output}"])
+        problem, _ = outcome.out.splitlines()
+        assert (outcome.code, outcome.err) == (EXIT_PROBLEMS, "")
+        assert problem.startswith("problem: data/part-00000002.parquet: ")
+        assert problem.endswith("; remove _quarantine/part-00000002.jsonl and run the job again")
+    path.unlink()
+    outcome = command(VerifyJob.main, [f"{output}"])
+    assert outcome.out.splitlines()[0].endswith("part-00000002.jsonl is missing, with 1 bad row(s); run the job again")
+    assert toy_job(made, output).run() == EXIT_OK
+    assert path.read_bytes() == whole
+    assert command(VerifyJob.main, [f"{output}"]).code == EXIT_OK
 
 
 def test_of_very_many_problems_the_first_are_shown(

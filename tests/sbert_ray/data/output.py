@@ -1,11 +1,15 @@
 """Finished outputs, made by hand with the real sink and manifest."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.manifest import Manifest, Plan, Record
@@ -13,6 +17,57 @@ from sbert_ray.data.rows import Rows
 from sbert_ray.data.sink import Committed, unit_output
 from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import Unit
+from sbert_ray.data.verify import Verdict, verify
+
+SECOND = "part-00000001.parquet"
+SEGMENT = "_manifest/records-000000.jsonl"
+Edit = Callable[[pa.Table], pa.Table]
+
+
+class Paths:
+    """Where an input and its output lie."""
+
+    def __init__(self, folder: Path) -> None:
+        self.input = folder / "in"
+        self.output = folder / "out"
+        self.second = self.output / "data" / SECOND
+
+    def check(self, **options: Any) -> Verdict:
+        """Return the last verdict."""
+        return list(verify(str(self.output), **options))[-1]
+
+    def problem(self) -> str:
+        """Return the only problem."""
+        (problem,) = self.check().problems
+        return problem
+
+    @property
+    def records(self) -> list[Record]:
+        return list(Manifest.records(Storage(str(self.output))))
+
+    @records.setter
+    def records(self, records: list[Record]) -> None:
+        lines = (json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+        (self.output / SEGMENT).write_text("".join(lines))
+
+    def edit(self, change: Edit) -> None:
+        """Change the table of the second unit, and its record as if it had been written so."""
+        table = change(pq.read_table(self.second))
+        pq.write_table(table, self.second)
+        data = self.second.read_bytes()
+        new = {"num_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "rows": len(table)}
+        self.records = [dataclasses.replace(r, **new) if r.unit == 1 else r for r in self.records]
+
+
+def write_input(folder: Path, ids: list[Any], kind: str = "parquet") -> None:
+    folder.mkdir(exist_ok=True)
+    half = len(ids) // 2
+    for name, part in {"a": ids[:half], "b": ids[half:]}.items():
+        table = pa.table({"id": part, "text": [f"text {value}" for value in part]})
+        if kind == "parquet":
+            pq.write_table(table, folder / f"{name}.parquet", row_group_size=4)
+        else:
+            (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
 
 
 def embed(rows: Rows, unit: Unit, id_column: str | None) -> pa.Table:

@@ -9,7 +9,6 @@ from sbert_ray.data.errors import InputError
 TEXT = [
     pa.string(),
     pa.large_string(),
-    pa.string_view(),
     pa.dictionary(pa.int32(), pa.string()),
     pa.dictionary(pa.int8(), pa.large_string()),
 ]
@@ -25,6 +24,16 @@ def check(*schemas: dict[str, pa.DataType]) -> pa.Schema:
 @pytest.mark.parametrize("kind", TEXT, ids=str)
 def test_text_may_be_of_any_string_type(kind: pa.DataType) -> None:
     assert check({"id": pa.int64(), "more": pa.int8(), "text": kind}) == pa.schema([("text", kind), ("id", pa.int64())])
+
+
+def test_views_are_promised_as_what_they_are_read_as() -> None:
+    expected = pa.schema([("text", pa.large_string()), ("id", pa.large_binary())])
+    assert check({"id": pa.binary_view(), "text": pa.string_view()}) == expected
+    assert check({"id": pa.large_binary(), "text": pa.string()}, {"id": pa.binary_view(), "text": pa.string_view()})
+    with pytest.raises(
+        InputError, match=r"1\.parquet: column 'id' is string_view, but binary_view in 0\.parquet; a col"
+    ):
+        check({"id": pa.binary_view(), "text": pa.string()}, {"id": pa.string_view(), "text": pa.string()})
 
 
 def test_text_may_be_of_different_string_types_in_different_files() -> None:
@@ -48,6 +57,12 @@ def test_a_copied_column_must_have_one_type() -> None:
         match=r"1\.parquet: column 'id' is string, but int64 in 0\.parquet; a column that is copied must have",
     ):
         check({"id": pa.int64(), "text": pa.string()}, {"id": pa.string(), "text": pa.string()})
+
+
+@pytest.mark.parametrize("kind", [pa.list_view(pa.int8()), pa.struct([])], ids=str)
+def test_a_type_that_cannot_be_copied_is_refused(kind: pa.DataType) -> None:
+    with pytest.raises(InputError, match=r"^0\.parquet: column 'id' is .*, which cannot be copied to the output: .*"):
+        check({"id": kind, "text": pa.string()})
 
 
 def test_a_column_of_nulls_fits_all_types() -> None:

@@ -170,6 +170,15 @@ def test_text_of_any_string_type_is_read(kind: pa.DataType, tmp_path: Path) -> N
     assert flat(read(open_(tmp_path), 2)) == list(range(5))
 
 
+def test_a_bad_row_leaves_a_column_of_any_string_type(tmp_path: Path) -> None:
+    for kind in (pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string()), pa.string_view()):
+        write(tmp_path / "a.parquet", range(3), text=pa.array(["text 0", None, "text 2"]).cast(kind))
+        dataset = Dataset.open(str(tmp_path), ["text"], ["id", "text"])
+        (rows,) = dataset.reader(9).read(next(dataset.units(9)), ["id", "text"])
+        assert rows.table.schema.field("text").type == dataset.schema.field("text").type
+        assert rows.without({1: "the text is null"}, "id", {}).table["id"].to_pylist() == [0, 2]
+
+
 def test_kinds_are_not_mixed(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", range(3))
     write_lines(tmp_path / "b.jsonl", range(3))
@@ -185,6 +194,50 @@ def test_a_missing_column_is_named_with_its_file(suffix: str, tmp_path: Path) ->
         Dataset.open(str(tmp_path), ["body"], ["id"])
     with pytest.raises(InputError, match=rf"/a\{suffix}.*: column 'id' is int64; a text column must hold strings"):
         Dataset.open(str(tmp_path), ["id"])
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_column_that_a_later_jsonl_file_lacks_is_named_with_it(suffix: str, tmp_path: Path) -> None:
+    for name in "abd":
+        write_lines(tmp_path / f"{name}.jsonl", range(3), suffix)
+    data = b'{"ID": 3, "text": "text 3"}\n' * 3
+    (tmp_path / f"c.jsonl{suffix}").write_bytes(COMPRESS[suffix](data))
+    expected = rf"/c\.jsonl{suffix} \(first 1000 lines\) lacks column\(s\) \['id'\]; it has \['ID', 'text'\]$"
+    with pytest.raises(InputError, match=expected):
+        open_(tmp_path)
+    (tmp_path / f"c.jsonl{suffix}").write_bytes(COMPRESS[suffix](data + b'{"id": 3}\n'))
+    assert len(open_(tmp_path).files) == 4
+
+
+def test_a_later_jsonl_file_may_lack_an_optional_column(tmp_path: Path) -> None:
+    for name in "ab":
+        write_lines(tmp_path / f"{name}.jsonl", range(3))
+    (tmp_path / "a.jsonl").write_text('{"id": 0, "text": "a", "url": "u"}\n')
+    dataset = Dataset.open(str(tmp_path), ["text"], ["id"], ["url"])
+    units = list(dataset.units(9))
+    urls = [rows.table["url"].to_pylist() for unit in units for rows in dataset.reader(9).read(unit, ["url"])]
+    assert urls == [["u"], [None] * 3]
+    (tmp_path / "a.jsonl").write_text('{"id": 0, "text": "a"}\n')
+    with pytest.raises(InputError, match=r"a\.jsonl \(first 1000 lines\) lacks column\(s\) \['url'\]"):
+        Dataset.open(str(tmp_path), ["text"], ["id"], ["url"])
+
+
+def test_a_later_jsonl_file_without_objects_is_read_past(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", range(3))
+    (tmp_path / "b.jsonl").write_text("not JSON\n\n[1]\n")
+    (tmp_path / "c.jsonl").write_text("")
+    assert len(open_(tmp_path).files) == 3
+
+
+def test_a_later_jsonl_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", range(3))
+    (tmp_path / "b.jsonl").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"^cannot read /.*/b\.jsonl: .*No such file"):
+        open_(tmp_path)
+    (tmp_path / "b.jsonl").unlink()
+    (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match=r"/b\.jsonl\.gz is damaged"):
+        open_(tmp_path)
 
 
 def test_a_copied_column_of_two_types_is_named_with_both_files(tmp_path: Path) -> None:
@@ -222,6 +275,27 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
             InputError, match=rf"(/{name} is no readable Parquet file|cannot read .*/{name}): .*No such file"
         ):
             open_(tmp_path / f"*{Path(name).suffix}")
+
+
+def test_a_fault_ends_the_reading_of_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sbert_ray.data import dataset, jsonl
+
+    write_lines(tmp_path / "000.jsonl", range(1))
+    for index in range(1, 200):
+        (tmp_path / f"{index:03d}.jsonl").write_text('{"id": 1}\n')
+    monkeypatch.setattr(dataset, "METADATA_THREADS", 1)
+    original, seen = jsonl.first_columns, []
+
+    def first_columns(storage: Any, name: str, wanted: Any) -> list[str]:
+        seen.append(name)
+        return original(storage, name, wanted)
+
+    monkeypatch.setattr(jsonl, "first_columns", first_columns)
+    with pytest.raises(InputError, match=r"001\.jsonl .* lacks column"):
+        open_(tmp_path)
+    num_seen = len(seen)
+    time.sleep(0.1)
+    assert len(seen) == num_seen < 150
 
 
 def test_a_fault_ends_the_reading_of_footers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ import gzip
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import pytest
 import zstandard
 
 from sbert_ray.data.errors import InputError
-from sbert_ray.data.jsonl import JsonlReader, infer_schema, lines, parse, position_after
+from sbert_ray.data.jsonl import (
+    HEAD_CHUNK,
+    SAMPLE_LINES,
+    JsonlReader,
+    first_columns,
+    infer_schema,
+    lines,
+    parse,
+    position_after,
+)
 from sbert_ray.data.rows import Rows
 from sbert_ray.data.storage import Storage
 from sbert_ray.data.units import Unit, byte_ranges
@@ -170,6 +180,44 @@ def test_lines_may_be_long_hold_control_characters_and_lack_columns(tmp_path: Pa
     assert rows.table["text"].to_pylist() == ["x" * 2**20, "a\n\u2028\x00b", None, None]
     assert rows.table["id"].to_pylist() == [1, None, 3, None]
     assert rows.bad == []
+    assert rows.lacking == {"id": {rows.positions[1]}, "text": set(rows.positions[2:].tolist())}
+
+
+def test_a_row_without_an_id_is_bad_and_a_null_is_an_id(tmp_path: Path) -> None:
+    data = b'{"id": 1, "text": "a"}\n{"ID": 2, "text": "b"}\n{"id": null, "text": "c"}\n'
+    rows = read(write(tmp_path, data)).without({}, "id", {})
+    assert rows.table.to_pylist() == [{"id": 1, "text": "a"}, {"id": None, "text": "c"}]
+    assert [(row.position, row.reason) for row in rows.bad] == [(23, "the line lacks column 'id'")]
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_the_first_columns_are_those_until_all_that_are_wanted_were_seen(suffix: str, tmp_path: Path) -> None:
+    data = b'not JSON\n[1]\n{"a": 1}\n{"b": "\xff"}\n{"b": 1, "c": 1}\n{"d": 1}\n'
+    storage, name = write(tmp_path, data, suffix), f"a.jsonl{suffix}"
+    assert first_columns(storage, name, ["a"]) == ["a"]
+    assert first_columns(storage, name, ["b", "a"]) == ["a", "b", "c"]
+    assert first_columns(storage, name, ["id"]) == ["a", "b", "c", "d"]
+    assert first_columns(write(tmp_path, b"\n", suffix), name, ["a"]) == []
+    storage = write(tmp_path, b'{"a": 1}\n' * SAMPLE_LINES + b'{"b": 1}\n', suffix)
+    assert first_columns(storage, name, ["b"]) == ["a"]
+
+
+def test_little_is_read_for_the_first_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = write(tmp_path, b'{"a": "%s"}\n' % (b"x" * 1000) * 1000)
+    original, num_bytes = Storage.open, []
+
+    @contextmanager
+    def open_(self: Storage, name: str, block_size: int | None = None) -> Iterator[Any]:
+        assert block_size == HEAD_CHUNK
+        with original(self, name, block_size) as file:
+            try:
+                yield file
+            finally:
+                num_bytes.append(file.tell())
+
+    monkeypatch.setattr(Storage, "open", open_)
+    first_columns(storage, "a.jsonl", ["a"])
+    assert num_bytes == [HEAD_CHUNK]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text() -> None:

@@ -111,6 +111,36 @@ def test_a_lost_file_is_redone(loss: str, storage: Storage) -> None:
     assert list(begin(storage).done) == [1, 1, 1, 1]
 
 
+def test_a_unit_whose_bad_rows_are_lost_is_redone(storage: Storage) -> None:
+    manifest = begin(storage)
+    manifest.append(commit(storage, unit, bad_rows=unit % 2) for unit in range(4))
+    manifest.succeed()
+    assert begin(storage).num_done == 4
+    assert storage.exists(Manifest.SUCCESS)
+    storage.remove("_quarantine/part-00000003.jsonl")
+    manifest = begin(storage)
+    manifest.clean()
+    assert list(manifest.done) == [1, 1, 1, 0]
+    assert not storage.exists(Manifest.SUCCESS)
+    assert set(storage.sizes("data")) == {f"part-0000000{unit}.parquet" for unit in range(3)}
+    assert set(storage.sizes("_quarantine")) == {"part-00000001.jsonl"}
+    manifest.append([commit(storage, 3, bad_rows=1)])
+    assert begin(storage).num_done == 4
+
+
+def test_the_quarantine_is_listed_once(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin(storage).append(commit(storage, unit, bad_rows=1) for unit in range(4))
+    original, listed = Storage.sizes, []
+
+    def sizes(self: Storage, folder: str) -> dict[str, int]:
+        listed.append(folder)
+        return original(self, folder)
+
+    monkeypatch.setattr(Storage, "sizes", sizes)
+    begin(storage)
+    assert listed.count("_quarantine") == listed.count("data") == 1
+
+
 def test_a_finished_output_stays_finished(storage: Storage) -> None:
     begin(storage, done=4).succeed()
     manifest = begin(storage)

@@ -85,6 +85,31 @@ def test_a_column_of_nulls_gets_the_type_it_has_elsewhere(tmp_path: Path) -> Non
     assert table["id"].to_pylist() == [None, None]
 
 
+@pytest.mark.parametrize("kind", ["string", "binary"])
+def test_views_are_read_as_large_types_that_can_be_filtered(kind: str, way: None, tmp_path: Path) -> None:
+    view, large = getattr(pa, f"{kind}_view")(), getattr(pa, f"large_{kind}")()
+    values = [b"text \xff", None, b"", *(b"text %d" % row for row in range(20))]
+    column = pa.array(values, pa.binary_view()).view(view)
+    pq.write_table(
+        pa.table({"text": column, "deep": pa.StructArray.from_arrays([column], ["a"])}), tmp_path / "a.parquet"
+    )
+    table = read(ParquetReader(Storage(str(tmp_path)), SCHEMA), 0, ROWS, ("text", "deep"))
+    assert table.schema.types == [large, pa.struct([("a", large)])]
+    odd = table.filter(pa.array([row % 2 == 1 for row in range(ROWS)]))
+    assert odd["text"].cast(pa.binary()).to_pylist() == values[1::2]
+
+
+@pytest.mark.parametrize("column", ["id", "other"])
+def test_a_struct_of_uuids_is_read_and_does_no_harm(column: str, way: None, tmp_path: Path) -> None:
+    uuids = pa.ExtensionArray.from_storage(
+        pa.uuid(), pa.array([bytes([row] * 16) for row in range(ROWS)], pa.binary(16))
+    )
+    table = pa.table({column: pa.StructArray.from_arrays([uuids], ["uuid"]), "text": ["x"] * ROWS})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=4)
+    columns = ("id", "text") if column == "id" else ("text",)
+    assert read(ParquetReader(Storage(str(tmp_path)), SCHEMA), 2, 7, columns).equals(table.select(columns).slice(2, 5))
+
+
 def test_the_footer_tells_schema_and_row_groups(tmp_path: Path) -> None:
     footer = read_footer(write(tmp_path, row_group_size=10), "a.parquet")
     assert footer.row_groups == (10, 10, 3)

@@ -41,6 +41,16 @@ def test_without_reasons_nothing_changes() -> None:
     assert source.without({}, "id", {}) is source
 
 
+def test_rows_that_lack_an_id_are_bad() -> None:
+    source = Rows("x.parquet", rows().table, rows().positions, lacking={"id": {11, 13}, "text": {10}})
+    kept = source.without({1: "worse"}, "id", {1: "2"})
+    assert kept.positions.tolist() == [10, 12]
+    assert [(row.position, row.reason) for row in kept.bad] == [(11, "worse"), (13, "the line lacks column 'id'")]
+    assert source.take(range(2, 4)).without({}, "id", {}).positions.tolist() == [12]
+    assert kept.without({}, "id", {}) is kept
+    assert source.without({}, None, {}) is source
+
+
 def test_all_rows_may_be_bad_and_need_no_id() -> None:
     kept = rows().without(dict.fromkeys(range(4), "bad"), None, {})
     assert len(kept) == kept.table.num_rows == 0
@@ -63,6 +73,9 @@ def test_a_bad_row_says_where_it_was() -> None:
         (INVALID[0], "b'\\xffx'"),
         (INVALID.dictionary_encode()[0], "b'\\xffx'"),
         (pa.array(["a"]).dictionary_encode()[0], "a"),
+        (pa.StructArray.from_arrays([INVALID], ["a"])[0], "{'a': b'\\xffx'}"),
+        (pa.scalar(2**33 + 1, pa.timestamp("ns")), 2**33 + 1),
+        (pa.scalar(4_000_000, pa.int32()).cast(pa.date32()), 4_000_000),
     ],
 )
 def test_ids_become_what_json_can_hold(value: pa.Scalar, expected: Any) -> None:
