@@ -102,28 +102,28 @@ class EmbedJob(UnitJob):
             raise InputError(f"--model: {error}") from error
 
     @cached_property
-    def facts(self) -> CheckpointInfo:
+    def checkpoint_info(self) -> CheckpointInfo:
         """What the model's files tell.
 
         Raises:
             InputError: if something is wrong with them, or they do not fit the options.
         """
         try:
-            facts = describe_checkpoint(self.checkpoint.folder)
+            info = describe_checkpoint(self.checkpoint.folder)
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"--model: {error}") from error
-        dimension = facts.embedding_dimension
+        dimension = info.embedding_dimension
         if dimension and self.truncate_dim and self.truncate_dim > dimension:
             raise InputError(f"--truncate-dim must be at most the model's {dimension}, got {self.truncate_dim}")
-        width = self._dimension_of(facts)
+        width = self._dimension_of(info)
         if width and width % 8 and self.precision in ("binary", "ubinary"):
             raise InputError(f"--precision {self.precision} needs a dimension that 8 divides, got {width}")
-        return facts
+        return info
 
-    def _dimension_of(self, facts: CheckpointInfo) -> int | None:
+    def _dimension_of(self, info: CheckpointInfo) -> int | None:
         """Return the dimension of the embeddings, where the model's files tell it."""
-        wanted = self.truncate_dim or facts.truncate_dim
-        known = [size for size in (wanted, facts.embedding_dimension) if size]
+        wanted = self.truncate_dim or info.truncate_dim
+        known = [size for size in (wanted, info.embedding_dimension) if size]
         return min(known, default=None)
 
     @property
@@ -135,17 +135,18 @@ class EmbedJob(UnitJob):
         """
         if self.prompt is not None:
             return self.prompt or None
-        name = self.prompt_name or self.facts.default_prompt_name
+        prompts = self.checkpoint_info.prompts
+        name = self.prompt_name or self.checkpoint_info.default_prompt_name
         if name is None:
             return None
-        if name not in self.facts.prompts:
-            raise InputError(f"--prompt-name: {self.model} has no prompt {name!r}; it has {sorted(self.facts.prompts)}")
-        return self.facts.prompts[name] or None
+        if name not in prompts:
+            raise InputError(f"--prompt-name: {self.model} has no prompt {name!r}; it has {sorted(prompts)}")
+        return prompts[name] or None
 
     def open_dataset(self) -> Dataset:
         """Open the input and check its columns and the model."""
-        copied = [*([self.id_column] if self.id_column else []), *self.keep_columns]
-        dataset = Dataset.open(self.input, self.text_column, copied)
+        ids = [self.id_column] if self.id_column else []
+        dataset = Dataset.open(self.input, self.text_column, ids, self.keep_columns)
         self.settings()  # a bad model fails here, before anything starts
         return dataset
 
@@ -156,7 +157,16 @@ class EmbedJob(UnitJob):
             chosen["calibration_rows"] = self.calibration_rows
         return {**chosen, "model_revision": self.checkpoint.revision, "prompt": self.resolved_prompt}
 
-    def worker(self, reader: RowReader, options: PoolOptions) -> Callable[[], UnitWorker]:
+    def facts(self) -> dict[str, Any]:
+        """Return what the model's files tell, and what it is called."""
+        return {
+            "model": self.model,
+            "pooling": list(self.checkpoint_info.pooling_modes),
+            "normalized": self.normalize or self.checkpoint_info.is_normalized,
+            "similarity": self.checkpoint_info.similarity_fn_name or "cosine",
+        }
+
+    def worker(self, reader: RowReader, options: PoolOptions, facts: dict[str, Any]) -> Callable[[], UnitWorker]:
         """Return what builds an embedder."""
         is_local = Path(self.model).is_dir()
         config = EmbedderConfig(
@@ -169,12 +179,7 @@ class EmbedJob(UnitJob):
             num_threads=None if options.num_gpus else max(int(options.num_cpus), 1),
             trust_remote_code=self.trust_remote_code,
             local_files_only=self.local_files_only,
-            facts={
-                "model": self.model,
-                "pooling": list(self.facts.pooling_modes),
-                "normalized": self.normalize or self.facts.is_normalized,
-                "similarity": self.facts.similarity_fn_name or "cosine",
-            },
+            facts=facts,
             **{name: getattr(self, name) for name in SHARED},
         )
         return partial(Embedder, reader, self.output, config)
@@ -195,7 +200,7 @@ class EmbedJob(UnitJob):
         if not file.exists():
             return {}
         tokenizer = _read_tokenizer(file)
-        longest = self.max_seq_length or self.facts.max_seq_length or 2**30
+        longest = self.max_seq_length or self.checkpoint_info.max_seq_length or 2**30
         lengths: list[int] = []
         for sample in dataset.sample(self.text_column[0], SAMPLE_ROWS):
             texts = [text or "" for text in strings(sample.table[self.text_column[0]])[0]]
@@ -210,12 +215,12 @@ class EmbedJob(UnitJob):
         return {
             "name": self.model,
             "revision": self.checkpoint.revision,
-            "dimension": self._dimension_of(self.facts),
-            "pooling": ", ".join(self.facts.pooling_modes),
-            "normalize": self.normalize or self.facts.is_normalized,
+            "dimension": self._dimension_of(self.checkpoint_info),
+            "pooling": ", ".join(self.checkpoint_info.pooling_modes),
+            "normalize": self.normalize or self.checkpoint_info.is_normalized,
             "precision": self.precision,
             "prompt": self.resolved_prompt,
-            "max_seq_length": self.max_seq_length or self.facts.max_seq_length,
+            "max_seq_length": self.max_seq_length or self.checkpoint_info.max_seq_length,
         }
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from ray.exceptions import RayError
 
 from actors.pool import PoolError, UnitFailedError
 from sbert_ray.data.errors import BusyError, Error, InputError, LeaseLostError
@@ -122,6 +123,8 @@ class Job(BaseModel, ABC):
             _fail(error, EXIT_RETRYABLE)
         except PERMANENT as error:
             _fail(f"{error}; mend that, and the same command goes on from here", EXIT_FATAL)
+        except RayError as error:
+            _fail(f"Ray failed: {error or repr(error)}; the same command goes on from here", EXIT_RETRYABLE)
         except OSError as error:
             _fail(f"{error or repr(error)}; the same command goes on from here", EXIT_RETRYABLE)
 

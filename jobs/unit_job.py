@@ -55,6 +55,17 @@ def absolute(url: str) -> str:
 Location = Annotated[str, AfterValidator(absolute)]
 
 
+def part_or_whole(count: float) -> float:
+    """Return a number of GPUs as it is.
+
+    Raises:
+        ValueError: if it is more than one and no whole number, which Ray cannot give.
+    """
+    if count > 1 and not count.is_integer():
+        raise ValueError("must be at most 1, or a whole number")
+    return count
+
+
 def check_protocol(url: str) -> None:
     """Make sure that this Python can open a URL at all.
 
@@ -92,10 +103,12 @@ class UnitJob(Job):
     num_workers: PositiveInt | None = Field(
         default=None, description="actors, each with a model; none: one per GPU of the cluster, or else one per CPU"
     )
-    num_gpus_per_worker: NonNegativeFloat | None = Field(
+    num_gpus_per_worker: Annotated[NonNegativeFloat, AfterValidator(part_or_whole)] | None = Field(
         default=None, description="GPUs of each worker, a fraction shares one; none: 1 where the cluster has GPUs"
     )
-    num_cpus_per_worker: PositiveFloat = Field(default=1, description="CPUs, and so threads, of each worker")
+    num_cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=1, description="CPUs, and so threads, of each worker"
+    )
     rows_per_unit: PositiveInt | None = Field(
         default=None, description="rows per unit of work and output file; none: 256 to 16384, by the size of the input"
     )
@@ -124,12 +137,22 @@ class UnitJob(Job):
         """Return the settings that change results."""
 
     @abstractmethod
-    def worker(self, reader: RowReader, options: PoolOptions) -> Callable[[], UnitWorker]:
-        """Return what builds a worker, inside an actor that has what ``options`` say."""
+    def worker(self, reader: RowReader, options: PoolOptions, facts: dict[str, Any]) -> Callable[[], UnitWorker]:
+        """Return what builds a worker, inside an actor that has what ``options`` say.
+
+        Args:
+            reader: gives the rows of a unit.
+            options: what its actor has.
+            facts: what ``facts`` returned in the first run of this output.
+        """
 
     @abstractmethod
     def describe_model(self) -> dict[str, Any]:
         """Return what the report tells of the model."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what output files tell besides the settings; those of the first run hold for all of them."""
+        return {}
 
     def before(self, pool: Pool, run: Run) -> None:
         """Find out what all units need, once, and keep it in the manifest."""
@@ -150,6 +173,7 @@ class UnitJob(Job):
             return EXIT_OK
         storage = Storage(self.output)
         storage.check_writable()
+        Manifest.check_place(storage)
         with Lease(storage) as lease:
             manifest = Manifest.open(storage, plan)
             manifest.clean()
@@ -164,7 +188,8 @@ class UnitJob(Job):
             with self._reported(run):
                 self._work(run)
                 manifest.clean()  # what killed workers have left
-                manifest.succeed()
+                self._write_report(run, "complete", None)
+                manifest.succeed()  # last, as it ends all work on this output
         shown = map(redacted, (self.output, storage.locate("report.html")))
         logger.info("%s: %d rows in %s; report: %s", self.command, totals.rows_out, *shown)
         return EXIT_OK
@@ -183,8 +208,9 @@ class UnitJob(Job):
             run.manifest.plan.num_units,
             options.num_workers,
         )
+        facts = run.manifest.remember("facts", self.facts)
         with (
-            Pool(self.worker(run.dataset.reader(run.rows_per_unit), options), options) as pool,
+            Pool(self.worker(run.dataset.reader(run.rows_per_unit), options, facts), options) as pool,
             Progress(self.command, total, run.totals.resumed_rows, exact) as progress,
         ):
             self.before(pool, run)
@@ -223,7 +249,7 @@ class UnitJob(Job):
         if made != totals.environment:
             raise PlanChangedError(
                 f"worker {worker} computes on {made}, and {self.output} was begun on {totals.environment}; run it there"
-                " (see --num-gpus-per-worker and --dtype), or give a new output"
+                " (see --num-gpus-per-worker, --num-cpus-per-worker and --dtype), or give a new output"
             )
 
     def _check_bad_rows(self, run: Run) -> None:
@@ -287,7 +313,7 @@ class UnitJob(Job):
 
     @contextmanager
     def _reported(self, run: Run) -> Iterator[None]:
-        """Write the report, however the block ends."""
+        """Write the report if the block fails."""
         try:
             yield
         except LeaseLostError:
@@ -295,7 +321,6 @@ class UnitJob(Job):
         except BaseException as error:
             self._write_report(run, "stopped" if isinstance(error, RETRYABLE) else "failed", str(error) or repr(error))
             raise
-        self._write_report(run, "complete", None)
 
     def _write_report(self, run: Run, state: str, message: str | None) -> None:
         report = {
@@ -319,8 +344,12 @@ def _start_ray(address: str | None) -> None:
         return
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     on_stop = signal.getsignal(signal.SIGTERM)
+    dashboard = False if address == "local" else None
     # "local" is not whatever cluster happens to run here, nor one that has ended and left its address behind.
-    ray.init(address=address, logging_level=logging.WARNING, include_dashboard=False if address == "local" else None)
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, include_dashboard=dashboard)
+    except (ValueError, RuntimeError) as error:  # no address, or a cluster of another version
+        raise InputError(f"cannot use Ray at {address!r}: {error}; see --ray-address") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)  # Ray's own handler exits with another code
 

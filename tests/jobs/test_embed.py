@@ -143,7 +143,7 @@ def test_a_real_model_gives_the_same_bytes_though_its_workers_are_killed(tmp_pat
         deadline = time.monotonic() + 300
         while len(killed) < 3 and time.monotonic() < deadline:
             if len(list(tmp_path.glob("killed/data/part-*.parquet"))) > 2 * len(killed):
-                hosts = [process for process in psutil.process_iter(["cmdline"]) if _is_worker(process)]
+                hosts = [process for process in psutil.Process().children(recursive=True) if _is_worker(process)]
                 if hosts:
                     killed.append(hosts[-1].pid)
                     os.kill(hosts[-1].pid, signal.SIGKILL)
@@ -159,7 +159,10 @@ def test_a_real_model_gives_the_same_bytes_though_its_workers_are_killed(tmp_pat
 
 
 def _is_worker(process: psutil.Process) -> bool:
-    return any("ray::Host" in part for part in process.info["cmdline"] or [])
+    try:
+        return any("ray::Host" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.slow

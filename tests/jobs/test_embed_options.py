@@ -97,7 +97,7 @@ def test_the_models_default_prompt_is_used_unless_another_is_given(model: Path) 
 
 def test_a_default_prompt_that_the_model_lacks_is_told(model: Path) -> None:
     configure(model, prompts={"query": "find: "}, default_prompt_name="find")
-    with pytest.raises(InputError, match=r"has no prompt 'find'; it has \['query'\]"):
+    with pytest.raises(InputError, match=r"has no prompt 'find'; it has \['document', 'query'\]"):
         make_job(model).settings()
 
 
@@ -166,6 +166,25 @@ def test_what_changes_no_results_is_not_in_the_settings(tiny_checkpoint: Path) -
     others = {"hang_seconds": 5, "max_attempts": 9, "dry_run": True, "cost_per_worker_hour": 1, "calibration_rows": 9}
     job = make_job(tiny_checkpoint, **options, **others, input="/moved", output="/elsewhere", local_files_only=True)
     assert job.settings() == make_job(tiny_checkpoint).settings()
+
+
+def test_the_prompts_that_each_model_has_can_be_named(tiny_checkpoint: Path) -> None:
+    assert make_job(tiny_checkpoint, prompt_name="query").settings()["prompt"] is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("num_gpus_per_worker", 1.5, "must be at most 1, or a whole number"),
+        ("num_gpus_per_worker", -1, "greater than or equal to 0"),
+        ("num_cpus_per_worker", float("inf"), "finite number"),
+        ("num_cpus_per_worker", 0, "greater than 0"),
+    ],
+)
+def test_what_ray_cannot_give_is_refused(tiny_checkpoint: Path, option: str, value: float, problem: str) -> None:
+    with pytest.raises(InputError, match=rf"--{option.replace('_', '-')}: .*{problem}"):
+        EmbedJob.from_argv([*flags(make_job(tiny_checkpoint)), f"--{option.replace('_', '-')}={value}"])
+    assert make_job(tiny_checkpoint, num_gpus_per_worker=2, num_cpus_per_worker=0.5).settings()
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8"])

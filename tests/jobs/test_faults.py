@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import ray
@@ -79,6 +79,7 @@ def assert_whole(job: ToyJob, undisturbed: dict[str, str], most_redone: int = IN
     assert json.loads(lease.read_text())["released"]
     redone = Counter(job.begun()) - Counter(range(NUM_UNITS))
     report = json.loads(Path(job.output, "report.json").read_text())
+    assert report["state"] == "complete"
     assert redone.total() <= most_redone + report["units"]["speculated"]  # idle workers redo the last units unasked
 
 
@@ -101,11 +102,14 @@ def test_an_actor_killed_in_mid_unit(tmp_path: Path, corpus: Path, undisturbed: 
 
 
 def test_an_actor_killed_by_its_pid(tmp_path: Path, corpus: Path, undisturbed: dict[str, str]) -> None:
-    job = make_job(tmp_path, corpus, seconds=0.5)
+    job = make_job(tmp_path, corpus)
+    hold = Path(job.notes, "hold-5")
+    hold.touch()
     process = driver(job)
-    wait_for(lambda: len(job.begun()) > 3)
-    newest = max(Path(job.notes).glob("begun-*"), key=lambda path: path.name.split("-")[3])
-    os.kill(int(newest.name.split("-")[2]), signal.SIGKILL)
+    wait_for(lambda: 5 in job.begun())
+    [begun] = Path(job.notes).glob("begun-5-*")
+    os.kill(int(begun.name.split("-")[2]), signal.SIGKILL)
+    hold.unlink()
     assert process.wait(120) == 0, errors(job)
     assert_whole(job, undisturbed)
 
@@ -118,22 +122,34 @@ def test_a_worker_that_hangs(tmp_path: Path, corpus: Path, undisturbed: dict[str
 
 
 @pytest.mark.parametrize(
-    "when", ["before-work", "before-append 1", "before-append 4", "after-append 4", "after-append 10", "before-success"]
+    "when",
+    [
+        "before-work",
+        "before-append 1",
+        "before-append 4",
+        "after-append 4",
+        "after-append 10",
+        "before-success",
+        "after-success",
+    ],
 )
 def test_a_driver_killed_at_any_point(tmp_path: Path, corpus: Path, undisturbed: dict[str, str], when: str) -> None:
     job = make_job(tmp_path, corpus)
     assert driver(job, DIE=when).wait(120) == -signal.SIGKILL
-    assert not Path(job.output, "_SUCCESS").exists()
+    assert Path(job.output, "_SUCCESS").exists() is (when == "after-success")
     assert job.run() == 0
     assert_whole(job, undisturbed)
 
 
 def test_a_driver_told_to_stop_says_how_to_go_on(tmp_path: Path, corpus: Path, undisturbed: dict[str, str]) -> None:
-    job = make_job(tmp_path, corpus, seconds=0.5)
+    job = make_job(tmp_path, corpus)
+    hold = Path(job.notes, "hold-8")
+    hold.touch()
     process = driver(job)
     wait_for(lambda: Path(job.output, "data").exists() and len(list(Path(job.output, "data").glob("part-*"))) >= 2)
     process.terminate()
     assert process.wait(60) == EXIT_RETRYABLE
+    hold.unlink()
     assert "stopped by SIGTERM; the same command goes on from here" in errors(job)
     assert "Traceback" not in errors(job)
     assert json.loads(Path(job.output, "report.json").read_text())["state"] == "stopped"
@@ -142,10 +158,13 @@ def test_a_driver_told_to_stop_says_how_to_go_on(tmp_path: Path, corpus: Path, u
 
 
 def test_a_second_driver_is_fenced_off(tmp_path: Path, corpus: Path, undisturbed: dict[str, str]) -> None:
-    job = make_job(tmp_path, corpus, seconds=0.5)
+    job = make_job(tmp_path, corpus)
+    hold = Path(job.notes, "hold-0")
+    hold.touch()
     first = driver(job)
     wait_for(job.begun)
     assert driver(job).wait(60) == EXIT_RETRYABLE
+    hold.unlink()
     assert f"process {first.pid} on " in errors(job)
     assert f"is writing to {job.output}; wait until it ends" in errors(job)
     assert "Traceback" not in errors(job)
@@ -193,9 +212,39 @@ def test_a_changed_input_is_refused(tmp_path: Path) -> None:
         job.run()
 
 
+def test_what_outputs_tell_of_the_model_is_that_of_the_first_run(tmp_path: Path, corpus: Path) -> None:
+    """Else a model by another path, which is the same model, would make other bytes."""
+    seen = []
+
+    class Named(ToyJob):
+        name: ClassVar[str] = "./model"
+
+        def facts(self) -> dict[str, Any]:
+            return {"model": self.name}
+
+        def worker(self, reader: RowReader, options: PoolOptions, facts: dict[str, Any]) -> Any:
+            seen.append(facts)
+            return super().worker(reader, options, facts)
+
+    job = Named(**make_job(tmp_path, corpus).model_dump())
+    assert job.run() == 0
+    Path(job.output, "data/part-00000003.parquet").unlink()
+    Named.name = "/home/me/model"
+    assert job.run() == 0
+    assert seen == [{"model": "./model"}] * 2
+
+
+def test_an_address_that_is_none_is_told() -> None:
+    script = "from jobs.unit_job import _start_ray; _start_ray('nonsense')"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert "InputError: cannot use Ray at 'nonsense': " in done.stderr
+    assert "; see --ray-address" in done.stderr
+
+
 def test_workers_that_write_to_another_disk_are_found_out(tmp_path: Path, corpus: Path) -> None:
     class Elsewhere(ToyJob):
-        def worker(self, reader: RowReader, options: PoolOptions) -> Any:
+        def worker(self, reader: RowReader, options: PoolOptions, facts: dict[str, Any]) -> Any:
             (tmp_path / "elsewhere").mkdir(exist_ok=True)
             return partial(ToyWorker, reader, f"{tmp_path}/elsewhere", Path(self.notes), 0.0, 1.0)
 

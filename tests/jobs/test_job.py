@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 import yaml
 from pydantic import Field, PositiveInt
-from ray.exceptions import RayTaskError
+from ray.exceptions import RaySystemError, RayTaskError
 
 from actors.pool import PoolError, UnitFailedError
 from jobs.job import EXIT_FATAL, EXIT_OK, EXIT_RETRYABLE, Job, Names, StoppedError
@@ -255,6 +255,17 @@ def test_a_failure_of_the_file_system_is_told_in_a_line(
     assert outcome.code == code
     assert outcome.err.startswith(f"error: {message}")
     assert outcome.err.endswith("the same command goes on from here\n")
+
+
+def test_a_failure_of_ray_may_pass(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Greet) -> int:
+        raise RaySystemError("the head is gone")
+
+    monkeypatch.setattr(Greet, "run", fail)
+    outcome = command(Greet.main, ["--place=/here"])
+    assert outcome.code == EXIT_RETRYABLE
+    assert outcome.err.startswith("error: Ray failed: System error: the head is gone")
+    assert outcome.err.endswith("; the same command goes on from here\n")
 
 
 def test_success_is_zero(command: Command) -> None:

@@ -1,7 +1,8 @@
 """A job without a model, for what is about the machinery: `python -m tests.jobs.toy` is a driver that can be killed.
 
 Faults lie in a folder as empty files, each of which happens once: ``kill-3`` takes the process down in unit 3,
-``hang-3`` makes it sleep. The text ``poison`` raises, the text ``deadly`` kills, each time.
+``hang-3`` makes it sleep. While ``hold-3`` is there unit 3 shows life and waits. The text ``poison`` raises, the text
+``deadly`` kills, each time.
 """
 
 import hashlib
@@ -46,6 +47,9 @@ class ToyWorker(UnitWorker):
             if (marker := self.notes / f"{fault}-{unit.index}").exists():
                 marker.unlink()
                 action()
+        while (self.notes / f"hold-{unit.index}").exists():
+            beat(0)
+            time.sleep(0.05)
         return super().process(unit, beat, excluded)
 
     def die(self) -> None:
@@ -95,7 +99,7 @@ class ToyJob(UnitJob):
     def settings(self) -> dict[str, Any]:
         return {"text_column": ["text"], "id_column": "id", "scale": self.scale}
 
-    def worker(self, reader: RowReader, options: PoolOptions) -> Callable[[], UnitWorker]:
+    def worker(self, reader: RowReader, options: PoolOptions, facts: dict[str, Any]) -> Callable[[], UnitWorker]:
         return partial(ToyWorker, reader, self.output, Path(self.notes), self.seconds, self.scale)
 
     def describe_model(self) -> dict[str, Any]:
@@ -150,6 +154,9 @@ def die_as_told(when: str) -> None:
     Manifest.append = append  # type: ignore[assignment, method-assign]
     if point == "before-success":
         Manifest.succeed = lambda _: kill()  # type: ignore[method-assign]
+    if point == "after-success":
+        succeed = Manifest.succeed
+        Manifest.succeed = lambda manifest: (succeed(manifest), kill())  # type: ignore[method-assign]
     if point == "before-work":
         Manifest.clean = lambda _: kill()  # type: ignore[method-assign]
 
