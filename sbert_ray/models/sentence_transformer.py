@@ -4,6 +4,7 @@ Shapes: N texts, D dimensions of an embedding.
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -57,7 +58,7 @@ class SentenceTransformer(Model):
     @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(  # noqa: PLR0913 (the public signature)
         self,
-        model_name_or_path: str | None = None,
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
         modules: Sequence[Module] | Mapping[str, Module] | None = None,
         device: str | None = None,
@@ -101,7 +102,7 @@ class SentenceTransformer(Model):
         if similarity_fn_name is not None:
             given.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
         super().__init__(modules, Settings.merged(stored, given), device)
-        self._leave_out_instructions(model_name_or_path or "")
+        self._leave_out_instructions(os.fspath(model_name_or_path or ""))
 
     def _leave_out_instructions(self, name: str) -> None:
         """Follow INSTRUCTOR (arXiv:2212.09741), whose checkpoints do not say that prompts are not pooled."""

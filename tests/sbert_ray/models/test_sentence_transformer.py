@@ -258,6 +258,10 @@ def test_a_model_is_a_checkpoint_or_modules(tiny_checkpoint: Path) -> None:
         SentenceTransformer(str(tiny_checkpoint), backend="onnx")
 
 
+def test_a_checkpoint_may_be_a_path(model: SentenceTransformer, tiny_checkpoint: Path) -> None:
+    np.testing.assert_array_equal(SentenceTransformer(tiny_checkpoint, device="cpu").encode(TEXTS), model.encode(TEXTS))
+
+
 def test_modules_may_have_names(model: SentenceTransformer) -> None:
     named = SentenceTransformer(modules=OrderedDict(zip("abc", model, strict=True)), device="cpu")
     np.testing.assert_array_equal(named.encode(TEXTS), model.encode(TEXTS))
