@@ -29,3 +29,22 @@ def test_a_job_that_fails_ends_the_demo_with_its_code(monkeypatch):
     with pytest.raises(SystemExit) as ended:
         demo.run_job("embed", *demo.embed_options())
     assert ended.value.code == 75
+
+
+def test_search_finds_the_document_that_a_query_is_about(tmp_path, monkeypatch, capsys):
+    from sbert_ray import SentenceTransformer
+
+    texts = ["Return the shortest path between two nodes.", "Parse a date.", "Shuffle the rows of a data set."]
+    corpus, data = tmp_path / "corpus", tmp_path / "embeddings" / "data"
+    corpus.mkdir()
+    data.mkdir(parents=True)
+    pq.write_table(pa.table({"id": ["path", "date", "rows"], "text": texts}), corpus / "part-00000000.parquet")
+    embeddings = SentenceTransformer(demo.get_model_path(), device="cpu").encode(texts)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), embeddings.shape[1])
+    table = pa.table({"id": ["path", "date", "rows"], "embedding": column})
+    pq.write_table(table, data / "part-00000000.parquet")
+    monkeypatch.setattr(demo, "CORPUS", corpus)
+    monkeypatch.setattr(demo, "EMBEDDINGS", tmp_path / "embeddings")
+    demo.search()
+    best = [line.split()[1] for line in capsys.readouterr().out.split('"\n')[1:]]
+    assert (best[0], best[2]) == ("path", "rows")
