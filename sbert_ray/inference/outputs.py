@@ -6,10 +6,12 @@ Shapes: N texts, T tokens of one text, D dimensions.
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from sbert_ray.inference.engine import EmbedRun, Encoder, Features, run_batches
+from sbert_ray.inference.engine import Encoder, Features, run_batches
 from sbert_ray.inference.tokenized import TokenizedTexts
 from sbert_ray.quantization import quantize_embeddings
 
@@ -31,12 +33,22 @@ def check_choices(output_value: str | None, precision: str, batch_size: int) -> 
         raise ValueError(f"batch_size must be positive, got {batch_size}")
 
 
-def converted(run: EmbedRun, precision: Precision, to_numpy: bool, to_tensor: bool, device: torch.device) -> Any:
-    """Return embeddings in a precision, as an array or a tensor (N, D), or as a list of N tensors (D,)."""
-    embeddings = run.embeddings if precision == "float32" else quantize_embeddings(run.embeddings, precision)
+def converted(
+    embeddings: NDArray[np.float32], precision: Precision, to_numpy: bool, to_tensor: bool, device: torch.device
+) -> Any:
+    """Return embeddings (N, D) in a precision, as an array or a tensor (N, D), or as a list of N tensors (D,)."""
+    if precision != "float32":
+        embeddings = quantize_embeddings(embeddings, precision)
     if to_tensor:
         return torch.from_numpy(embeddings).to(device)
     return embeddings if to_numpy else list(torch.from_numpy(embeddings).to(device))
+
+
+def as_tensors(row: Any, device: torch.device) -> Any:
+    """Return what `features_by_row` gives for a text, made of arrays, as tensors on a device."""
+    if isinstance(row, dict):
+        return {name: torch.as_tensor(value, device=device) for name, value in row.items()}
+    return torch.as_tensor(row, device=device)
 
 
 def features_by_row(

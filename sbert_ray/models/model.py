@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sbert_ray.inference.engine import Encoder
+from sbert_ray.inference.processes import Pool, start_pool, stop_pool
 from sbert_ray.inference.tokenized import TokenizedTexts
 from sbert_ray.models.loading import default_device, match_dtype
 from sbert_ray.models.saving import model_card, save_checkpoint, upload_folder
@@ -130,6 +131,24 @@ class Model(nn.Sequential):
         """Return the dimension of what comes out, where a module tells it."""
         dimensions = (cast(Module, module).get_embedding_dimension() for module in reversed(list(self)))
         return next((dimension for dimension in dimensions if dimension is not None), None)
+
+    def start_multi_process_pool(self, target_devices: Sequence[str] | None = None) -> Pool:
+        """Start a process for each device, to be passed to `encode` and stopped by `stop_multi_process_pool`.
+
+        The model moves to the CPU. Processes are spawned, so a script needs ``if __name__ == "__main__":``.
+
+        Args:
+            target_devices: Torch devices, one may come several times; every GPU if None, or else four times the CPU.
+
+        Raises:
+            ValueError: There are none.
+        """
+        return start_pool(self, target_devices)
+
+    @staticmethod
+    def stop_multi_process_pool(pool: Pool) -> None:
+        """End the processes of a pool."""
+        stop_pool(pool)
 
     def save_pretrained(
         self,

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,15 @@ from torch import Tensor
 
 from sbert_ray.inference.engine import EmbedRun, embed, truncate_and_normalize
 from sbert_ray.inference.inputs import as_texts
-from sbert_ray.inference.outputs import OutputValue, Precision, check_choices, converted, features_by_row
+from sbert_ray.inference.outputs import (
+    OutputValue,
+    Precision,
+    as_tensors,
+    check_choices,
+    converted,
+    features_by_row,
+)
+from sbert_ray.inference.processes import Pool, encode_in_pool
 from sbert_ray.inference.progress import progress_bar
 from sbert_ray.inference.tokenized import TokenizedTexts
 from sbert_ray.models.checkpoint import read_settings, resolve_checkpoint
@@ -129,9 +137,11 @@ class SentenceTransformer(Model):
         precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
-        device: str | None = None,
+        device: str | Sequence[str] | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        pool: Pool | None = None,
+        chunk_size: int | None = None,
         *,
         max_batch_tokens: int | None = None,
     ) -> Any:
@@ -148,38 +158,78 @@ class SentenceTransformer(Model):
             precision: What to quantize to, with ranges from these very embeddings; None means ``float32``.
             convert_to_numpy: Whether to return an array; a list of tensors if False.
             convert_to_tensor: Whether to return a tensor.
-            device: Where to move the model first.
+            device: Where to move the model first; several start a process each, for this call.
             normalize_embeddings: Whether to scale embeddings to length 1.
             truncate_dim: Dimensions to keep, before normalization; the model's setting if None.
+            pool: Processes of `start_multi_process_pool` to share the work among.
+            chunk_size: Texts that a process gets at a time; ten chunks each if None.
             max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
 
         Raises:
+            RuntimeError: A process failed.
             TypeError: A row is no text.
-            ValueError: An argument is not among its choices, or ``device`` names several.
+            ValueError: An argument is not among its choices.
         """
         precision = precision or "float32"
         check_choices(output_value, precision, batch_size)
         texts, is_single = as_texts(inputs)
-        if isinstance(device, (list, tuple)):
-            raise ValueError(f"device must be one device, got {device}; sbert-ray embed spreads work over several")
+        options: dict[str, Any] = {
+            "prompt": self.settings.prompt(prompt, prompt_name),
+            "batch_size": batch_size,
+            "output_value": output_value,
+            "normalize_embeddings": normalize_embeddings,
+            "truncate_dim": self._dimensions_to_keep(truncate_dim),
+            "max_batch_tokens": max_batch_tokens,
+        }
+        with progress_bar(len(texts), show_progress_bar) as on_batch:
+            if pool is None and (device is None or isinstance(device, (str, torch.device))):
+                results = self._encode_here(texts, device, on_batch, **options)
+            else:
+                results = self._encode_elsewhere(texts, device, pool, chunk_size, on_batch, options)
+        if output_value == "sentence_embedding":
+            results = converted(results, precision, convert_to_numpy, convert_to_tensor, self.device)
+        return results[0] if is_single else results
+
+    def _encode_here(
+        self,
+        texts: list[str],
+        device: str | torch.device | None,
+        on_batch: Callable[[int], None],
+        *,
+        prompt: str | None,
+        batch_size: int,
+        output_value: OutputValue,
+        max_batch_tokens: int | None,
+        **options: Any,
+    ) -> Any:
         if device is not None:
             self.to(device)
-        tokens = self.tokenize_texts(texts, self.settings.prompt(prompt, prompt_name))
+        tokens = self.tokenize_texts(texts, prompt)
         if max_batch_tokens is None and self.max_seq_length is not None:
             max_batch_tokens = min(batch_size * self.max_seq_length, self._encoder.profile.max_tokens)
-        with progress_bar(len(texts), show_progress_bar) as on_batch:
-            if output_value != "sentence_embedding":
-                results: Any = self._features(tokens, max_batch_tokens, output_value, truncate_dim, on_batch)
-            else:
-                run = self.embed_tokens(
-                    tokens,
-                    max_batch_tokens=max_batch_tokens,
-                    normalize_embeddings=normalize_embeddings,
-                    truncate_dim=truncate_dim,
-                    on_batch=on_batch,
-                )
-                results = converted(run, precision, convert_to_numpy, convert_to_tensor, self.device)
-        return results[0] if is_single else results
+        if output_value != "sentence_embedding":
+            return self._features(tokens, max_batch_tokens, output_value, options["truncate_dim"], on_batch)
+        return self.embed_tokens(tokens, max_batch_tokens=max_batch_tokens, on_batch=on_batch, **options).embeddings
+
+    def _encode_elsewhere(
+        self,
+        texts: list[str],
+        device: Any,
+        pool: Pool | None,
+        chunk_size: int | None,
+        on_batch: Callable[[int], None],
+        options: dict[str, Any],
+    ) -> Any:
+        options["prompt"] = options["prompt"] or ""  # else the model's default prompt would take its place
+        own = self.start_multi_process_pool(device) if pool is None else None
+        try:
+            parts = encode_in_pool(own or cast(Pool, pool), texts, chunk_size, options, on_batch)
+        finally:
+            if own is not None:
+                self.stop_multi_process_pool(own)
+        if options["output_value"] != "sentence_embedding":
+            return [as_tensors(row, self.device) for part in parts for row in part]
+        return np.concatenate(parts) if parts else self.embed_tokens(self.tokenize_texts([])).embeddings
 
     @renamed(sentences="inputs")
     def encode_query(

@@ -157,10 +157,11 @@ def test_plain_checkpoints_agree(name: str, max_batch_tokens: int | None, tmp_pa
     np.testing.assert_allclose(embeddings, theirs.encode(TEXTS), atol=2e-6)
 
 
-NOT_YET = {"pool", "chunk_size", "model_card_data", "use_auth_token", "kwargs"}
+NOT_YET = {"model_card_data", "use_auth_token", "kwargs"}
 METHODS = (
     "encode save_pretrained push_to_hub similarity similarity_pairwise truncate_embeddings set_pooling_include_prompt"
-    " get_sentence_embedding_dimension get_embedding_dimension get_max_seq_length"
+    " get_sentence_embedding_dimension get_embedding_dimension get_max_seq_length start_multi_process_pool"
+    " stop_multi_process_pool"
 ).split()
 
 

@@ -133,7 +133,7 @@ def test_what_is_no_text_is_named(model: SentenceTransformer, inputs: Any, messa
         ({"max_batch_tokens": -1}, "max_batch_tokens must be positive, got -1"),
         ({"truncate_dim": 0}, "truncate_dim must be positive, got 0"),
         ({"precision": "int4"}, "unknown precision 'int4'; known precisions are"),
-        ({"device": ["cpu", "cpu"]}, r"device must be one device, got \['cpu', 'cpu'\]"),
+        ({"device": []}, "target_devices must name at least one device, got none"),
         ({"output_value": "words"}, "output_value must be 'sentence_embedding', 'token_embeddings' or None"),
         ({"prompt_name": "poem"}, r"unknown prompt name 'poem'; known prompts are \['document', 'query'\]"),
     ],
