@@ -6,13 +6,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import ray
 
-from actors.worker import BrokenDeviceError
+from actors.worker import BrokenDeviceError, device_errors
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,21 @@ class Pulse:
     """A sign of life."""
 
     idle_seconds: float
-    """Since the last batch of any call, or the last beginning or end of one."""
+    """Since the last batch of a running call, or its beginning; of all calls, the one for which it is longest."""
     rows: int
     """Rows that running calls have computed so far."""
+
+
+@dataclass
+class _Call:
+    """A running call."""
+
+    rows: int = 0
+    last_sign: float = field(default_factory=time.monotonic)
+
+    def beat(self, num_rows: int) -> None:
+        self.rows += num_rows
+        self.last_sign = time.monotonic()
 
 
 class Host:
@@ -41,9 +53,8 @@ class Host:
         self._build = build
         self._worker: Any = None
         self._building = threading.Lock()
-        self._last_sign = time.monotonic()
-        self._rows: dict[int, int] = {}
-        self._calls = count()
+        self._calls: dict[int, _Call] = {}
+        self._numbers = count()
 
     def start(self) -> str:
         """Build the worker and return where it lives."""
@@ -52,35 +63,28 @@ class Host:
 
     def run(self, method: str, *args: Any) -> Any:
         """Call ``method`` of the worker; before ``args`` of the second and later comes what reports progress."""
-        worker, call = self._ready(), next(self._calls)
-        self._rows[call] = 0
-        self._sign()
-
-        def beat(num_rows: int) -> None:
-            self._rows[call] += num_rows
-            self._sign()
-
+        number, call = next(self._numbers), _Call()
+        self._calls[number] = call
         try:
+            worker = self._ready()
+            call.beat(0)
             first, *rest = args
-            return getattr(worker, method)(first, beat, *rest)
+            return getattr(worker, method)(first, call.beat, *rest)
         except BrokenDeviceError:
             logger.exception("the device is of no more use to this process, which ends")
             os._exit(1)  # Ray starts another
         finally:
-            del self._rows[call]
-            self._sign()
+            del self._calls[number]
 
     @ray.method(concurrency_group="control")
     def pulse(self) -> Pulse:
         """Return a sign of life, even while all other threads are busy."""
-        return Pulse(time.monotonic() - self._last_sign, sum(list(self._rows.values())))
+        now, calls = time.monotonic(), list(self._calls.values())
+        return Pulse(max((now - call.last_sign for call in calls), default=0.0), sum(call.rows for call in calls))
 
     def _ready(self) -> Any:
         with self._building:
             if self._worker is None:
-                self._worker = self._build()
-                self._sign()
+                with device_errors():
+                    self._worker = self._build()
             return self._worker
-
-    def _sign(self) -> None:
-        self._last_sign = time.monotonic()

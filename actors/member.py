@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
 from actors.host import Host, Pulse
+
+MAX_PAUSE_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class PoolOptions:
         num_cpus: CPUs that each actor reserves.
         num_gpus: GPUs that each actor reserves; a fraction shares one.
         in_flight: units inside one actor at a time: one computes, the others are read or written.
-        max_attempts: how often a unit may fail or take its process down before the pool looks into it.
+        max_attempts: how often a unit may fail or take its process down before the pool looks into it, and how often
+            in a row an actor may fail to start before it is given up.
         hang_seconds: time without a batch after which an actor is killed.
         start_seconds: time that may pass without a single worker that is ready.
         speculate: let idle actors begin the last units a second time.
@@ -52,7 +55,7 @@ class Member:
     rows: int = 0
     """Rows that running calls had computed when it last gave a sign of life."""
     start_errors: int = 0
-    """How often its worker could not be built."""
+    """How often its worker could not be built since there was one."""
 
     def __post_init__(self) -> None:
         self._create()
@@ -70,8 +73,8 @@ class Member:
 
     def _place(self) -> None:
         self.starting: ray.ObjectRef[Any] | None = self.handle.pulse.remote()
-        """What tells that the actor has a process, then that the worker is built; None from then on."""
-        self.is_placed = False
+        """What tells that the actor has a process, then that the worker is built; None from then on, or in a pause."""
+        self.is_placed = self.is_ready = False
         self._pulse: ray.ObjectRef[Any] | None = None
         self._pulse_sent = 0.0
         self.rows = 0
@@ -81,22 +84,33 @@ class Member:
 
         Raises:
             RayTaskError: if the worker cannot be built.
-            RayError: if the process dies while it builds the worker.
+            RayError: if the actor cannot be made, or dies while it builds the worker.
         """
         assert self.starting is not None
         if self.is_placed:
             where: str = ray.get(self.starting)
-            self.starting = None
+            self.starting, self.is_ready, self.start_errors = None, True, 0
             return where
         try:
             ray.get(self.starting)
-        except ActorDiedError:
-            self._create()
-        except RayError:
+        except ActorUnavailableError:
             self._place()  # Ray has no place for it at present, which may last: a lost node, another's job
         else:
             self.is_placed, self.starting = True, self.handle.start.remote()
         return None
+
+    def pause(self) -> float:
+        """Give up the actor, which cannot start, and return for how many seconds ``resume`` makes no other."""
+        self.kill(for_good=True)
+        self.starting = None
+        seconds = float(min(2**self.start_errors, MAX_PAUSE_SECONDS))
+        self._not_before = time.monotonic() + seconds
+        return seconds
+
+    def resume(self) -> None:
+        """Make another actor if there is none and the pause is over."""
+        if self.starting is None and not self.is_ready and time.monotonic() >= self._not_before:
+            self._create()
 
     def restart(self, error: RayError) -> None:
         """Have the worker built again after its process died, in a new actor if Ray has given this one up."""

@@ -13,8 +13,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from actors.bisection import MAX_CULPRITS, Bisection
+from actors.crew import Crew
+from actors.errors import MEMORY, PoolError, UnitFailedError, describe, is_passing
 from actors.member import Member, PoolOptions
-from sbert_ray.data.errors import InputError
 from sbert_ray.data.units import Unit
 
 __all__ = ["Done", "Pool", "PoolError", "PoolOptions", "UnitFailedError"]
@@ -22,17 +23,6 @@ __all__ = ["Done", "Pool", "PoolError", "PoolOptions", "UnitFailedError"]
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
-PULSE_SECONDS = 2.0
-PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Errors of the operating system that trying again does not cure."""
-
-
-class PoolError(RuntimeError):
-    """The pool cannot go on; running the same command again may help."""
-
-
-class UnitFailedError(RuntimeError):
-    """A unit cannot be done, for a reason that lies in it or in the code; ``__cause__`` has the worker's traceback."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +68,17 @@ class _Attempt:
     member: Member
     begun: float
 
+    def __str__(self) -> str:
+        return str(self.work)
+
 
 class Pool:
     """Actors that each hold one worker, fed by the driver with a bounded number of units.
 
     Ray restarts an actor that dies. Its units are begun again, each alone in an actor. One that has taken down
-    ``max_attempts`` processes is searched by halving for the rows to blame, which are excluded. An actor without a sign
-    of life is killed, and idle actors run the last units a second time: workers commit a unit once, whoever is first.
+    ``max_attempts`` processes is searched by halving for the rows to blame, which are excluded. An actor with a unit
+    without a sign of life is killed, and one that cannot start is given up while there are others. Idle actors run the
+    last units a second time: workers commit a unit once, whoever is first. On leaving the ``with`` block all calls end.
 
     Args:
         build: makes the worker, inside the actor.
@@ -95,14 +89,11 @@ class Pool:
         self.options = options
         self.speculations = 0
         """Units that were begun a second time by an idle actor."""
-        self._members = [Member(build, options) for _ in range(options.num_workers)]
+        self._crew = Crew(build, options)
         self._running: dict[ray.ObjectRef[Any], _Attempt] = {}
         self._retry: deque[_Work] = deque()
         self._exhausted = False
         self._durations: deque[float] = deque(maxlen=64)
-        self._deaths_in_a_row = 0
-        self._created = self._last_ready = self._last_pulse = time.monotonic()
-        self._was_ready = False
 
     def __enter__(self) -> Self:
         return self
@@ -110,13 +101,12 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for member in self._members:
-            member.kill(for_good=True)
+        self._crew.close(self._running)
 
     @property
     def rows_in_flight(self) -> int:
         """Rows of unfinished units that are computed already, as of the last signs of life."""
-        return sum(member.rows for member in self._members if member.running)
+        return sum(member.rows for member in self._crew.members if member.running)
 
     def call(self, method: str, *args: Any) -> Any:
         """Run ``method`` of one worker and return what it returns.
@@ -131,7 +121,7 @@ class Pool:
             self._feed(iter(()))
             for _ in self._collect():
                 raise AssertionError("a call has finished a unit")
-            self._watch()
+            self._crew.watch()
         return work.result
 
     def run(self, units: Iterable[Unit]) -> Iterator[Done | None]:
@@ -154,7 +144,7 @@ class Pool:
                 if self.options.speculate:
                     self._speculate()
             yield from self._collect()
-            self._watch()
+            self._crew.watch()
             yield None
 
     # Giving out work
@@ -162,8 +152,8 @@ class Pool:
     def _feed(self, waiting: Iterator[Unit]) -> None:
         """Give work to actors with room, to those with the least first."""
         for depth in range(self.options.in_flight):
-            for member in self._members:
-                if member.starting is not None or len(member.running) != depth:
+            for member in self._crew.members:
+                if not member.is_ready or len(member.running) != depth:
                     continue
                 if any(attempt.work.is_suspect for attempt in member.running):
                     continue
@@ -198,8 +188,8 @@ class Pool:
 
     def _speculate(self) -> None:
         """Let idle actors begin the units that are latest a second time."""
-        for member in self._members:
-            if member.starting is not None or member.running:
+        for member in self._crew.members:
+            if not member.is_ready or member.running:
                 continue
             late = [attempt for attempt in self._running.values() if self._is_late(attempt)]
             if late:
@@ -217,14 +207,14 @@ class Pool:
     # Taking results
 
     def _collect(self) -> Iterator[Done]:
-        starting = {member.starting: member for member in self._members if member.starting is not None}
+        starting = self._crew.starting
         if not self._running and not starting:
             time.sleep(TICK_SECONDS)  # all that is left waits for its next try
             return
         ready, _ = ray.wait([*self._running, *starting], timeout=TICK_SECONDS)
         for ref in ready:
             if ref in starting:
-                self._settle_start(starting[ref])
+                self._crew.settle_start(starting[ref])
                 continue
             attempt = self._running.pop(ref)
             attempt.member.running.remove(attempt)
@@ -236,28 +226,8 @@ class Pool:
             except RayError as error:
                 self._settle_death(attempt, error)
             else:
-                self._deaths_in_a_row = 0
+                self._crew.deaths_in_a_row = 0
                 yield from self._settle_result(attempt, result)
-
-    def _settle_start(self, member: Member) -> None:
-        try:
-            where = member.settle_start()
-        except RayTaskError as error:
-            member.start_errors += 1
-            lasts = isinstance(error.cause, (InputError, TypeError, ValueError)) and not self._was_ready
-            if lasts or member.start_errors >= self.options.max_attempts:
-                raise UnitFailedError(f"a worker could not start: {_describe(error)}") from error
-            logger.warning("a worker could not start and is tried again: %s", _describe(error))
-            member.kill(for_good=False)
-            member.restart(error)
-        except RayError as error:
-            logger.warning("a worker died while it started: %s", _first_line(error))
-            self._count_death()
-            member.restart(error)
-        else:
-            if where is not None:
-                self._was_ready = True
-                logger.info("worker %s is ready, %.0f s after the start", where, time.monotonic() - self._created)
 
     def _settle_result(self, attempt: _Attempt, result: Any) -> Iterator[Done]:
         work = attempt.work
@@ -281,22 +251,18 @@ class Pool:
         if work.is_done or work.running:
             return
         work.errors += 1
-        cause = error.cause
-        if not isinstance(cause, OSError) or isinstance(cause, PERMANENT):
-            raise UnitFailedError(f"{work} failed: {_describe(error)}") from error
+        if not is_passing(error.cause):
+            raise UnitFailedError(f"{work} failed: {describe(error)}") from error
         if work.errors >= self.options.max_attempts:
-            raise PoolError(f"{work} failed {work.errors} times: {_describe(error)}") from error
-        logger.warning("%s failed and is tried again: %s", work, _describe(error))
+            raise PoolError(f"{work} failed {work.errors} times: {describe(error)}") from error
+        logger.warning("%s failed and is tried again: %s", work, describe(error))
         work.not_before = time.monotonic() + 2.0**work.errors
         self._retry.append(work)
 
     def _settle_death(self, attempt: _Attempt, error: RayError) -> None:
         work = attempt.work
-        if attempt.member.starting is None:  # the first call that tells of this death
-            logger.warning("a worker died and is restarted: %s", _first_line(error))
-            if work.method != "probe":
-                self._count_death()
-            attempt.member.restart(error)
+        if attempt.member.is_ready:  # the first call that tells of this death
+            self._crew.settle_death(attempt.member, error, is_expected=work.method == "probe")
         work.deaths += 1
         if work.is_done or work.running:
             return
@@ -326,42 +292,3 @@ class Pool:
             work.excluded = dict.fromkeys(search.culprits, "takes the worker's process down")
             work.method, work.deaths, work.was_searched = "process", 1, True
         self._retry.append(work)
-
-    # Looking after the actors
-
-    def _watch(self) -> None:
-        now = time.monotonic()
-        if any(member.starting is None for member in self._members):
-            self._last_ready = now
-        elif now - self._last_ready > self.options.start_seconds:
-            raise PoolError(
-                f"no worker was ready for {self.options.start_seconds:.0f} s; each needs"
-                f" {self.options.num_cpus} CPUs and {self.options.num_gpus} GPUs,"
-                f" and the cluster has {ray.cluster_resources()}"
-            )
-        if now - self._last_pulse < min(PULSE_SECONDS, self.options.hang_seconds / 2):
-            return
-        self._last_pulse = now
-        for member in self._members:
-            if member.starting is not None or not member.running:
-                continue
-            if (silence := member.silence()) > self.options.hang_seconds:
-                works = ", ".join(str(attempt.work) for attempt in member.running)
-                logger.warning("a worker with %s gave no sign of life for %.0f s and is killed", works, silence)
-                member.kill(for_good=False)
-
-    def _count_death(self) -> None:
-        self._deaths_in_a_row += 1
-        if self._deaths_in_a_row > 2 * self.options.max_attempts + 2 * self.options.num_workers:
-            raise PoolError(f"{self._deaths_in_a_row} workers died without finishing anything in between; {MEMORY}")
-
-
-MEMORY = "most often memory runs out: give fewer workers on a machine, or a smaller --max-batch-tokens"
-
-
-def _describe(error: RayTaskError) -> str:
-    return f"{type(error.cause).__name__}: {error.cause}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

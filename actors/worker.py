@@ -30,6 +30,10 @@ class BrokenDeviceError(RuntimeError):
     """The device fails every call of this process from now on, as after an assertion in a CUDA kernel."""
 
 
+class DeviceMemoryError(OSError):
+    """The device has no memory left, be it for a while, since others may share it; that is for the pool to find out."""
+
+
 Beat = Callable[[int], None]
 """Called after each batch with its rows: a sign of life, and progress."""
 
@@ -38,6 +42,10 @@ MAX_FAILURES = 16
 SHOWN = 20
 NOT_THE_ROWS = (MemoryError, OSError, InputError, BrokenDeviceError)
 """Failures that are no row's fault."""
+FULL_DEVICE = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How libraries of CUDA say that memory runs out, where it is not torch that allocates."""
+WAIT_SECONDS = 0.5
+"""Between signs of life of a unit that waits for the device."""
 LENGTH_EDGES = (*range(0, 128, 8), *range(128, 513, 32), 1024, 2048, 4096, 8192, 16384, 32768, 2**30)
 """Bounds of the token-length histograms in reports."""
 
@@ -164,6 +172,7 @@ class UnitWorker(ABC):
         """Compute some rows of ``unit`` and write nothing, to see whether the process lives through it."""
         wanted = set(positions)
         for rows in self.reader.read(unit, self.columns):
+            beat(0)
             others = {int(p): "not probed" for p in rows.positions if int(p) not in wanted}
             subset = self.check(rows, others)
             try:
@@ -176,15 +185,20 @@ class UnitWorker(ABC):
 
     def _run(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Any, Any]:
         prepared = self.prepare(rows, beat, watch)
+        with self._turn(beat, watch), watch.stage("compute"), device_errors():
+            return prepared, self.compute(prepared, beat)
+
+    @contextmanager
+    def _turn(self, beat: Beat, watch: Stopwatch) -> Iterator[None]:
+        """Wait for the device, and have it alone in the block.
+
+        Whoever waits is alive: if the one that computes hangs, it is that one which gives no sign.
+        """
         with watch.stage("wait"):
-            self._device.acquire()
+            while not self._device.acquire(timeout=WAIT_SECONDS):
+                beat(0)
         try:
-            with watch.stage("compute"):
-                return prepared, self.compute(prepared, beat)
-        except RuntimeError as error:
-            if "CUDA error" in str(error):
-                raise BrokenDeviceError(str(error)) from error
-            raise
+            yield
         finally:
             self._device.release()
 
@@ -214,6 +228,30 @@ class UnitWorker(ABC):
     @abstractmethod
     def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:
         """Return ``rows`` less those at the given indices, which become bad rows."""
+
+
+@contextmanager
+def device_errors() -> Iterator[None]:
+    """Tell failures of the device in the block from those of what it computes.
+
+    Raises:
+        DeviceMemoryError: instead of an error that says that its memory runs out.
+        BrokenDeviceError: instead of one after which it is of no more use.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _is_out_of_memory(error):
+            hint = "lower --max-batch-tokens, or give the worker a device of its own"
+            raise DeviceMemoryError(f"the device is out of memory; {hint}: {error}") from error
+        if "CUDA error" in str(error):
+            raise BrokenDeviceError(str(error)) from error
+        raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name, since drivers know no torch
+    return "OutOfMemoryError" in kinds or any(sign in str(error) for sign in FULL_DEVICE)
 
 
 def find_failures(run: Callable[[range], object], rows: range, error: Exception) -> dict[int, str]:

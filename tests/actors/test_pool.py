@@ -10,14 +10,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
 from actors.pool import Pool, PoolError, PoolOptions, UnitFailedError
-from actors.worker import BrokenDeviceError
+from actors.worker import BrokenDeviceError, DeviceMemoryError
 from sbert_ray.data.units import Unit
 
 pytestmark = pytest.mark.usefixtures("ray_local")
+
+Beat = Callable[[int], None]
 
 UNITS = [Unit(index, "a.parquet", index * 8, index * 8 + 8) for index in range(10)]
 
@@ -31,33 +34,37 @@ class Worker:
         faults: Mapping[int, str] | None = None,
         killers: tuple[int, ...] = (),
         seconds: float = 0.01,
+        num_workers: int = 1,
     ) -> None:
         self.folder = folder
         self.faults = faults or {}
         self.killers = killers
         self.seconds = seconds
+        self.num_workers = num_workers
         self.inside = 0
         self.lock = threading.Lock()
+        self.pair = threading.Barrier(2)
 
-    def process(self, unit: Unit, beat: Callable[[int], None], excluded: Mapping[int, str] | None = None) -> str:
+    def process(self, unit: Unit, beat: Beat, excluded: Mapping[int, str] | None = None) -> str:
         attempt = self.note(unit)
         with self.lock:
             self.inside += 1
-        (self.folder / f"inside-{self.inside}").touch()
+            (self.folder / f"inside-{self.inside}").touch()
+        self.await_others(beat)
         fault = self.faults.get(unit.index, "")
         self.probe(unit, beat, [p for p in range(unit.start, unit.stop or 0) if p not in (excluded or {})])
         if fault and attempt <= int(fault.partition(" ")[2] or 1):
-            getattr(self, fault.partition(" ")[0])()
+            getattr(self, fault.partition(" ")[0])(beat)
         time.sleep(self.seconds)
         beat(unit.stop - unit.start if unit.stop else 0)
         with self.lock:
             self.inside -= 1
         return f"{os.getpid()} {sorted(excluded or {})}"
 
-    def positions(self, unit: Unit, beat: Callable[[int], None]) -> list[int]:
+    def positions(self, unit: Unit, beat: Beat) -> list[int]:
         return list(range(unit.start, unit.stop or 0))
 
-    def probe(self, unit: Unit, beat: Callable[[int], None], positions: list[int]) -> None:
+    def probe(self, unit: Unit, beat: Beat, positions: list[int]) -> None:
         if set(positions) & set(self.killers):
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -70,34 +77,56 @@ class Worker:
             return attempt
         raise AssertionError("a unit was begun a hundred times")
 
-    def die(self) -> None:
+    def await_others(self, beat: Beat) -> None:
+        """Let no worker do the work of those that start late."""
+        (self.folder / f"pid-{os.getpid()}").touch()
+        while len(list(self.folder.glob("pid-*"))) < self.num_workers:
+            beat(0)
+            time.sleep(0.05)
+
+    def die(self, beat: Beat) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def hang(self) -> None:
+    def hang(self, beat: Beat) -> None:
         time.sleep(600)
 
-    def freeze(self) -> None:
+    def dawdle(self, beat: Beat) -> None:
+        for _ in range(600):
+            beat(0)
+            time.sleep(0.1)
+
+    def scribble(self, beat: Beat) -> None:
+        while True:
+            (self.folder / "scribble").write_text(str(time.time_ns()))
+
+    def freeze(self, beat: Beat) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    def break_disk(self) -> None:
+    def meet(self, beat: Beat) -> None:
+        self.pair.wait(60)
+
+    def break_disk(self, beat: Beat) -> None:
         raise OSError(5, "Input/output error")
 
-    def raise_bug(self) -> None:
+    def fill_device(self, beat: Beat) -> None:
+        raise DeviceMemoryError("the device is out of memory; give the worker a device of its own")
+
+    def raise_bug(self, beat: Beat) -> None:
         raise KeyError("a bug")
 
-    def break_device(self) -> None:
+    def break_device(self, beat: Beat) -> None:
         raise BrokenDeviceError("CUDA error: device-side assert triggered")
 
-    def die_once(self, word: str, beat: Callable[[int], None]) -> str:
+    def die_once(self, word: str, beat: Beat) -> str:
         if not (self.folder / "died").exists():
             (self.folder / "died").touch()
-            self.die()
+            self.die(beat)
         return "alive"
 
-    def die_always(self, word: str, beat: Callable[[int], None]) -> None:
-        self.die()
+    def die_always(self, word: str, beat: Beat) -> None:
+        self.die(beat)
 
-    def greet(self, name: str, beat: Callable[[int], None]) -> str:
+    def greet(self, name: str, beat: Beat) -> str:
         return f"hello {name}"
 
 
@@ -117,7 +146,8 @@ def run(folder: Path, num_workers: int = 2, options: Mapping[str, Any] | None = 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_each_unit_is_done_once(tmp_path: Path, num_workers: int) -> None:
-    done = list(run(tmp_path, num_workers, seconds=1.0))
+    with Pool(partial(Worker, tmp_path, num_workers=num_workers), PoolOptions(num_workers, speculate=False)) as pool:
+        done = [item for item in pool.run(UNITS) if item is not None]
     assert sorted(item.unit.index for item in done) == list(range(10))
     assert attempts(tmp_path) == Counter(range(10))
     assert len({item.result.split()[0] for item in done}) == num_workers
@@ -133,7 +163,7 @@ def test_units_in_flight_are_bounded(tmp_path: Path) -> None:
             yield unit
 
     options = PoolOptions(num_workers=1, in_flight=2)
-    with Pool(partial(Worker, tmp_path), options) as pool:
+    with Pool(partial(Worker, tmp_path, faults={4: "meet", 5: "meet"}), options) as pool:
         for finished, _ in enumerate(done for done in pool.run(stream()) if done is not None):
             assert taken <= finished + 1 + options.in_flight
     assert {path.name for path in tmp_path.glob("inside-*")} == {"inside-1", "inside-2"}
@@ -155,8 +185,15 @@ def test_an_actor_without_a_sign_of_life_is_killed(tmp_path: Path, fault: str) -
     assert attempts(tmp_path)[3] == 2
 
 
-def test_a_passing_failure_is_tried_again(tmp_path: Path) -> None:
-    done = list(run(tmp_path, faults={5: "break_disk 2"}))
+def test_a_unit_that_hangs_is_noticed_beside_one_that_does_not(tmp_path: Path) -> None:
+    done = list(run(tmp_path, num_workers=1, faults={0: "hang", 1: "dawdle"}, options={"hang_seconds": 2}))
+    assert sorted(item.unit.index for item in done) == list(range(10))
+    assert attempts(tmp_path)[1] == 2  # it was busy when both were taken down
+
+
+@pytest.mark.parametrize("fault", ["break_disk", "fill_device"])
+def test_a_passing_failure_is_tried_again(tmp_path: Path, fault: str) -> None:
+    done = list(run(tmp_path, faults={5: f"{fault} 2"}))
     assert sorted(item.unit.index for item in done) == list(range(10))
     assert attempts(tmp_path)[5] == 3
 
@@ -166,6 +203,12 @@ def test_a_lasting_failure_names_the_unit(tmp_path: Path) -> None:
         PoolError, match=r"unit 5 \(a.parquet \[40:48\]\) failed 2 times: OSError: .*Input/output error"
     ):
         list(run(tmp_path, faults={5: "break_disk 9"}, options={"max_attempts": 2}))
+    assert attempts(tmp_path)[5] == 2
+
+
+def test_a_device_that_stays_full_is_no_fault_of_the_unit(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match=r"unit 5 .* failed 2 times: DeviceMemoryError: .*a device of its own"):
+        list(run(tmp_path, faults={5: "fill_device 9"}, options={"max_attempts": 2}))
     assert attempts(tmp_path)[5] == 2
 
 
@@ -219,8 +262,12 @@ def test_an_actor_without_a_place_is_waited_for(tmp_path: Path) -> None:
     assert sorted(results) == list(range(10))
 
 
+@pytest.mark.slow
 def test_a_long_run_may_lose_its_only_worker(tmp_path: Path) -> None:
-    done = list(run(tmp_path, num_workers=1, faults={9: "die"}, seconds=0.5, options={"start_seconds": 4}))
+    """What start_seconds allows, enough for a slow machine, is not used up by the time before."""
+    options = PoolOptions(num_workers=1, in_flight=1, start_seconds=30)
+    with Pool(partial(Worker, tmp_path, faults={9: "die"}, seconds=3.5), options) as pool:
+        done = [item for item in pool.run(UNITS) if item is not None]
     assert sorted(item.unit.index for item in done) == list(range(10))
 
 
@@ -290,3 +337,16 @@ def test_a_process_whose_device_is_broken_is_replaced(tmp_path: Path) -> None:
 def test_nothing_to_do_is_no_work(tmp_path: Path) -> None:
     with Pool(partial(Worker, tmp_path), PoolOptions(num_workers=1)) as pool:
         assert [done for done in pool.run([]) if done is not None] == []
+
+
+def test_nothing_is_written_after_the_end(tmp_path: Path) -> None:
+    with Pool(partial(Worker, tmp_path, faults={0: "scribble", 1: "scribble"}), PoolOptions(num_workers=2)) as pool:
+        for _ in pool.run(UNITS):
+            if (tmp_path / "scribble").exists():
+                break
+    pids = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    alive = [pid for pid in pids if psutil.pid_exists(pid)]
+    last = (tmp_path / "scribble").read_text()
+    time.sleep(0.5)
+    assert (tmp_path / "scribble").read_text() == last
+    assert alive == []
