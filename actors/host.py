@@ -2,10 +2,12 @@
 
 import logging
 import os
+import pickle
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -39,6 +41,26 @@ class _Call:
         self.last_sign = time.monotonic()
 
 
+@contextmanager
+def _portable_errors() -> Iterator[None]:
+    """Make the driver read what is raised in the block: an error that cannot be unpickled looks like a death to it."""
+    try:
+        yield
+    except Exception as error:
+        if _can_travel(error):
+            raise
+        kind = OSError if isinstance(error, OSError) else RuntimeError
+        raise kind(f"{type(error).__name__}: {error}") from error
+
+
+def _can_travel(error: Exception) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever it does then, it cannot
+        return False
+    return True
+
+
 class Host:
     """Builds a worker and runs its methods, several calls at a time, while another thread answers ``pulse``.
 
@@ -58,7 +80,8 @@ class Host:
 
     def start(self) -> str:
         """Build the worker and return where it lives."""
-        self._ready()
+        with _portable_errors():
+            self._ready()
         return f"{socket.gethostname()}:{os.getpid()}"
 
     def run(self, method: str, *args: Any) -> Any:
@@ -69,7 +92,8 @@ class Host:
             worker = self._ready()
             call.beat(0)
             first, *rest = args
-            return getattr(worker, method)(first, call.beat, *rest)
+            with _portable_errors():
+                return getattr(worker, method)(first, call.beat, *rest)
         except BrokenDeviceError:
             logger.exception("the device is of no more use to this process, which ends")
             os._exit(1)  # Ray starts another

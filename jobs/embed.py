@@ -98,6 +98,8 @@ class EmbedJob(UnitJob):
             return resolve_checkpoint(
                 self.model, revision=self.revision, local_files_only=self.local_files_only, allow_pickle=False
             )
+        except ConnectionError:
+            raise  # which may pass
         except (OSError, ValueError) as error:
             raise InputError(f"--model: {error}") from error
 

@@ -28,6 +28,8 @@ CLASSIC_MODELS = frozenset(  # names without an owner that the hub knows; any ot
 
 _NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.tflite", "*.gguf", "*.ckpt", "*.pt"]
 _PICKLES = ["*.bin", "*.pkl", "*.pickle"]
+PASSING_STATUS = (408, 429, 500, 502, 503, 504)
+"""Answers of the hub that another try may not get."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def resolve_checkpoint(
 
     Raises:
         FileNotFoundError: It is not here and cannot be fetched.
+        ConnectionError: The same, and that may pass.
         NotADirectoryError: It is a file.
         ValueError: A revision is given for a local folder.
     """
@@ -95,7 +98,7 @@ def _download(
     local_files_only: bool,
     ignored: list[str],
 ) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     wanted = repository if revision is None else f"{repository} at revision {revision}"
@@ -111,12 +114,16 @@ def _download(
             )
         )
     except LocalEntryNotFoundError:
-        reason = "downloads are off" if local_files_only else "the hub cannot be reached"
+        is_passing = not local_files_only and not constants.HF_HUB_OFFLINE
+        reason = "the hub cannot be reached" if is_passing else "downloads are off"
     except HFValidationError:
+        is_passing = False
         reason = "that is neither a folder nor a valid hub id"
     except HfHubHTTPError as error:  # its text may quote the request, so only the status goes on
-        reason = f"the hub answered {error.response.status_code}; a private or gated model needs a token"
-    raise FileNotFoundError(
+        status = error.response.status_code
+        is_passing = status in PASSING_STATUS
+        reason = f"the hub answered {status}" + ("" if is_passing else "; a private or gated model needs a token")
+    raise (ConnectionError if is_passing else FileNotFoundError)(
         f"model {wanted!r} is not on this machine and {reason}; pass the path of a checkpoint folder, or download the "
         "model where there is a network and copy it"
     )

@@ -1,5 +1,6 @@
 """The actor round a worker, without Ray: signs of life."""
 
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -75,6 +76,41 @@ def test_the_call_that_is_silent_for_longest_counts(host: Host) -> None:
         assert (pulse.idle_seconds <= now - since, pulse.rows) == (True, 10)  # of the call that goes on
         lively.end()
         calls[1].result(SECONDS)
+
+
+class TwoPartError(Exception):
+    """Cannot be unpickled, as the errors of some libraries."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+class TwoPartOSError(OSError):
+    """The same, of a store."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+
+
+class Failing:
+    """Raises what it is given."""
+
+    def fail(self, error: Exception, beat: Callable[[int], None]) -> None:
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (TwoPartError("no model", "a bug"), RuntimeError, "^TwoPartError: no model: a bug$"),
+        (TwoPartOSError("no hub", "503"), OSError, "^TwoPartOSError: no hub: 503$"),
+        (KeyError("a bug"), KeyError, "a bug"),
+    ],
+)
+def test_errors_are_such_as_the_driver_can_read(error: Exception, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as raised:
+        Host(Failing).run("fail", error)
+    assert type(pickle.loads(pickle.dumps(raised.value))) is kind
 
 
 def test_a_device_that_is_full_while_the_worker_is_built_may_have_room_later() -> None:

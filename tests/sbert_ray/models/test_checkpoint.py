@@ -12,7 +12,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from sbert_ray.models.checkpoint import describe_checkpoint, read_modules, resolve_checkpoint
 from sbert_ray.models.hub import folder_digest
@@ -265,6 +265,22 @@ def test_a_refusal_of_the_hub_is_told_without_the_request(monkeypatch: pytest.Mo
         resolve_checkpoint("me/mine", token="hf_secret")
     assert "hf_secret" not in str(error.value)
     assert error.value.__context__ is None  # nor in what a traceback would add
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, FileNotFoundError), (429, ConnectionError), (503, ConnectionError)])
+def test_what_may_pass_is_told_apart(status: int, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    response: Any = SimpleNamespace(status_code=status, headers={}, request=None)
+    answering(monkeypatch, HfHubHTTPError("no", response=response))
+    with pytest.raises(kind, match=rf"model 'me/mine' is not on this machine and the hub answered {status}; "):
+        resolve_checkpoint("me/mine")
+
+
+@pytest.mark.parametrize(("is_offline", "kind"), [(True, FileNotFoundError), (False, ConnectionError)])
+def test_a_hub_out_of_reach_may_come_back(is_offline: bool, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, LocalEntryNotFoundError("no"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", is_offline)
+    with pytest.raises(kind, match="downloads are off" if is_offline else "the hub cannot be reached"):
+        resolve_checkpoint("me/mine")
 
 
 def test_a_snapshot_is_known_by_its_commit(tiny_checkpoint: Path, tmp_path: Path) -> None:
