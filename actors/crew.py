@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from actors.errors import MEMORY, PoolError, describe, failed_start, is_death
+from actors.errors import MEMORY, PoolError, describe, failed_start
 from actors.member import Member, PoolOptions
 from sbert_ray.data.errors import InputError
 
@@ -52,10 +52,7 @@ class Crew:
             where = member.settle_start()
         except RayError as error:
             self._last_failure = describe(error)
-            if member.is_placed and is_death(error):
-                self.settle_death(member, error)
-            else:
-                self._settle_start_error(member, error)
+            self._settle_start_error(member, error)
             return
         if where is not None:
             self._was_ready, self._last_failure = True, ""

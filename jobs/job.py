@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from ray.exceptions import RayError
 
-from actors.pool import PoolError, UnitFailedError
+from actors.errors import PERMANENT, PoolError, UnitFailedError, is_passing
 from sbert_ray.data.errors import BusyError, Error, InputError, LeaseLostError
 from sbert_ray.data.storage import redacted
 
@@ -44,9 +44,12 @@ class StoppedError(Error, RuntimeError):
 
 
 RETRYABLE = (BusyError, LeaseLostError, StoppedError, PoolError, ConnectionError)
-"""Failures that pass."""
-PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Failures of a file system that stay until someone mends them."""
+"""Failures that pass, and say all by themselves."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same command may go on from where it failed; its exit code says so."""
+    return isinstance(error, (*RETRYABLE, RayError)) or is_passing(error)
 
 
 class Job(BaseModel, ABC):

@@ -16,9 +16,10 @@ import fsspec
 import ray
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from actors.errors import PoolError
 from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
-from jobs.job import EXIT_OK, RETRYABLE, Job
+from jobs.job import EXIT_OK, Job, StoppedError, may_pass
 from jobs.metrics import Metrics
 from jobs.progress import Progress
 from jobs.report import render_html
@@ -185,7 +186,7 @@ class UnitJob(Job):
             if storage.exists(manifest.SUCCESS):
                 logger.info("all %d units were done by earlier runs; nothing is left to do", num_units)
                 return EXIT_OK
-            with self._reported(run):
+            with self._reported(run), _stops_unwrapped():
                 self._work(run)
                 manifest.clean()  # what killed workers have left
                 self._write_report(run, "complete", None)
@@ -319,7 +320,7 @@ class UnitJob(Job):
         except LeaseLostError:
             raise  # the output is another run's now
         except BaseException as error:
-            self._write_report(run, "stopped" if isinstance(error, RETRYABLE) else "failed", str(error) or repr(error))
+            self._write_report(run, "stopped" if may_pass(error) else "failed", str(error) or repr(error))
             raise
 
     def _write_report(self, run: Run, state: str, message: str | None) -> None:
@@ -339,6 +340,17 @@ class UnitJob(Job):
         run.storage.write("report.html", render_html(report).encode())
 
 
+@contextmanager
+def _stops_unwrapped() -> Iterator[None]:
+    """Let a signal end the block as its handler wants; Ray's compiled code may hide that within an error of its own."""
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, StoppedError):
+            raise error.__cause__ from None
+        raise
+
+
 def _start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
@@ -348,8 +360,12 @@ def _start_ray(address: str | None) -> None:
     # "local" is not whatever cluster happens to run here, nor one that has ended and left its address behind.
     try:
         ray.init(address=address, logging_level=logging.WARNING, include_dashboard=dashboard)
-    except (ValueError, RuntimeError) as error:  # no address, or a cluster of another version
+    except ValueError as error:
         raise InputError(f"cannot use Ray at {address!r}: {error}; see --ray-address") from error
+    except StoppedError:
+        raise
+    except RuntimeError as error:  # a head that restarts, a machine that is overloaded, or a cluster of another version
+        raise PoolError(f"cannot use Ray at {address!r}: {error}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)  # Ray's own handler exits with another code
 

@@ -22,6 +22,8 @@ FOLDER = "_manifest/lease"
 TTL_SECONDS = 20.0
 PATIENCE = 1.5
 """Times to live without renewal after which a run elsewhere is taken for dead."""
+READ_PAUSES = (0.1, 0.5, 1.0)
+"""Seconds between looks at a lease that cannot be read."""
 
 
 class Lease:
@@ -33,7 +35,9 @@ class Lease:
 
     Leases are numbered files of which the latest counts. Taking over is creating the next number, which only one run
     can do: a lease is never removed to make room, since it might be the one that another run has just taken. The
-    latest file stays when it is released, so that numbers only rise.
+    latest file stays when it is released, so that numbers only rise. Where a store cannot create a file on the
+    condition that there is none, two runs may write the same number; the one that was first then finds the other's
+    name with its next renewal, and stops.
 
     Args:
         storage: the output.
@@ -68,7 +72,7 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if not self._lost and _latest(self.storage) == self.number:
+        if not self._lost and self._is_ours():
             self.storage.write(_name(self.number), self._document(is_released=True))
 
     def check(self) -> None:
@@ -96,14 +100,18 @@ class Lease:
             if not self._is_void(latest, holder):
                 return False
         self.number = latest + 1
-        if not self.storage.create(_name(self.number), self._document()):
+        if not self.storage.create(_name(self.number), self._document()) or not self._is_ours():
             return False
-        numbers = _numbers(self.storage)
-        if max(numbers, default=0) != self.number:
-            return False  # what we had seen was old, and later leases had come and gone
-        for number in numbers - {self.number}:
+        for number in _numbers(self.storage) - {self.number}:
             self.storage.remove(_name(number))
         return True
+
+    def _is_ours(self) -> bool:
+        """Whether our lease is the latest, and nobody has written over it, which stores without conditions allow."""
+        if _latest(self.storage) != self.number:
+            return False
+        holder = _read(self.storage, self.number)
+        return holder is not None and holder["owner"] == self.owner
 
     def _is_void(self, number: int, holder: dict[str, Any]) -> bool:
         """Tell whether the lease that ``holder`` has is void, waiting for a sign of life from elsewhere if need be.
@@ -131,7 +139,7 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(self.ttl / 4):
             try:
-                if _latest(self.storage) != self.number:
+                if not self._is_ours():
                     self._lost = True
                     return
                 self.storage.write(_name(self.number), self._document())
@@ -160,14 +168,18 @@ def _read(storage: Storage, number: int) -> dict[str, Any] | None:
     Raises:
         InputError: if it cannot be read as one.
     """
-    try:
-        holder: dict[str, Any] = json.loads(storage.read(_name(number)))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        where = redacted(storage.locate(_name(number)))
-        raise InputError(f"{where} is damaged: {error}; remove it if no run writes to this output") from error
-    return holder
+    for pause in READ_PAUSES:
+        try:
+            holder: dict[str, Any] = json.loads(storage.read(_name(number)))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            problem = error
+            time.sleep(pause)  # not every store shows a file only when it is whole
+        else:
+            return holder
+    where = redacted(storage.locate(_name(number)))
+    raise InputError(f"{where} is damaged: {problem}; remove it if no run writes to this output") from problem
 
 
 def _machine() -> str:

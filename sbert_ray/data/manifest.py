@@ -11,10 +11,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Self
 
 from sbert_ray.data.errors import InputError, PlanChangedError
 from sbert_ray.data.storage import Storage, redacted
+from sbert_ray.data.units import quarantine_file
 
 FORMAT = 1
 SEGMENT = 256
@@ -100,8 +102,7 @@ class Record:
     @property
     def quarantine(self) -> str | None:
         """Name of its quarantine file, if it has bad rows."""
-        name = self.file.replace("data/", "_quarantine/").replace(".parquet", ".jsonl")
-        return name if self.bad_rows else None
+        return quarantine_file(PurePosixPath(self.file).stem) if self.bad_rows else None
 
 
 class Manifest:

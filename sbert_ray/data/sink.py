@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sbert_ray.data.rows import BadRow
 from sbert_ray.data.storage import Storage
-from sbert_ray.data.units import Unit
+from sbert_ray.data.units import Unit, quarantine_file
 
 METADATA_KEY = b"sbert_ray"
 
@@ -70,13 +70,13 @@ class UnitOutput:
         quarantine = "".join(lines).encode(errors="backslashreplace")
         if self.storage.publish(self.path, self.file):
             if self.bad:
-                self.storage.write(quarantine_file(self.unit), quarantine)
+                self.storage.write(quarantine_file(self.unit.name), quarantine)
             return Committed(self.file, self.rows, len(self.bad), self.path.stat().st_size, digest(self.path))
         data = self.storage.read(self.file)
         rows = pq.read_metadata(io.BytesIO(data)).num_rows
         bad_rows = self.rows + len(self.bad) - rows  # of as many rows in all, it wrote so many
         if bad_rows == len(self.bad) > 0:
-            self.storage.create(quarantine_file(self.unit), quarantine)  # that attempt may have died just before
+            self.storage.create(quarantine_file(self.unit.name), quarantine)  # that attempt may have died just before
         return Committed(self.file, rows, bad_rows, len(data), hashlib.sha256(data).hexdigest())
 
     def close(self) -> None:
@@ -94,11 +94,6 @@ def unit_output(storage: Storage, unit: Unit) -> Iterator[UnitOutput]:
             yield output
         finally:
             output.close()
-
-
-def quarantine_file(unit: Unit) -> str:
-    """Return the name of the file with the unit's bad rows."""
-    return f"_quarantine/{unit.name}.jsonl"
 
 
 def digest(path: Path) -> str:

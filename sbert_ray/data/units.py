@@ -31,6 +31,11 @@ class Unit:
         return f"{self.file} [{self.start}:{'' if self.stop is None else self.stop}]"
 
 
+def quarantine_file(name: str) -> str:
+    """Return the name of the file with the bad rows of the unit whose output has that name, without a suffix."""
+    return f"_quarantine/{name}.jsonl"
+
+
 def default_rows_per_unit(num_rows: int) -> int:
     """Return a power of two that makes some hundreds of units of ``num_rows`` rows.
 

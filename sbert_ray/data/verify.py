@@ -18,9 +18,8 @@ from sbert_ray.data.errors import InputError
 from sbert_ray.data.jsonl import parse
 from sbert_ray.data.kinds import comparable, hashes
 from sbert_ray.data.manifest import Manifest, Plan, Record
-from sbert_ray.data.sink import quarantine_file
 from sbert_ray.data.storage import Storage, is_redacted, redacted
-from sbert_ray.data.units import Unit
+from sbert_ray.data.units import Unit, quarantine_file
 
 THREADS = 4
 WINDOW = 64
@@ -163,7 +162,7 @@ class _Checker:
         """Return the positions of the bad rows of ``unit``, or what is wrong with their file and what to do."""
         if not record.bad_rows:
             return set(), []
-        where = quarantine_file(unit)
+        where = quarantine_file(unit.name)
         try:
             lines = self.storage.read(where).splitlines()
         except FileNotFoundError:
@@ -180,7 +179,7 @@ class _Checker:
         return set(), [f"{what}; remove {where} and run the job again"]
 
     def _compare_rows(self, unit: Unit, bad: set[int], table: pa.Table) -> list[str]:
-        where = quarantine_file(unit)
+        where = quarantine_file(unit.name)
         name = self.id_column or "source_position"
         if name not in table.column_names:
             return [f"there is no column {name!r}; it has {table.column_names}"]

@@ -24,7 +24,7 @@ _calls = itertools.count()
 
 
 class Pool(TypedDict):
-    """Processes that each hold a model, and the queues to and from them."""
+    """Processes that each hold a model, and the queues to and from them; it serves one call at a time."""
 
     input: Any
     output: Any

@@ -116,7 +116,7 @@ class SentenceTransformer(Model):
         """Follow INSTRUCTOR (arXiv:2212.09741), whose checkpoints do not say that prompts are not pooled."""
         if name in INSTRUCTORS:
             self.set_pooling_include_prompt(False)
-        elif "instructor" in name.partition("/")[2].lower() and any(
+        elif "instructor" in "".join(name.split("/")[1:2]).lower() and any(
             module.include_prompt for module in self if isinstance(module, Pooling)
         ):
             logger.warning(
@@ -182,7 +182,7 @@ class SentenceTransformer(Model):
             "max_batch_tokens": max_batch_tokens,
         }
         with progress_bar(len(texts), show_progress_bar) as on_batch:
-            if pool is None and (device is None or isinstance(device, (str, torch.device))):
+            if pool is None and not isinstance(device, (list, tuple)):
                 results = self._encode_here(texts, device, on_batch, **options)
             else:
                 results = self._encode_elsewhere(texts, device, pool, chunk_size, on_batch, options)
@@ -193,7 +193,7 @@ class SentenceTransformer(Model):
     def _encode_here(
         self,
         texts: list[str],
-        device: str | torch.device | None,
+        device: Any,
         on_batch: Callable[[int], None],
         *,
         prompt: str | None,

@@ -53,6 +53,7 @@ def load_model(folder: Path, config: dict[str, Any], options: LoadOptions) -> Pr
         raise ValueError("model_kwargs must not hold device_map; pass device instead")
     common = _common(options)
     model_config = _load_config(folder, config, options)
+    _check_attention(model_config, kwargs, folder)
     requested = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or options.config_kwargs.get("dtype")
     dtype = load_dtype(requested, getattr(model_config, "dtype", None), options.device)
     if options.allow_pickle and any((folder / name).exists() for name in SAFE_WEIGHTS):
@@ -91,6 +92,15 @@ def _load_config(folder: Path, config: Mapping[str, Any], options: LoadOptions) 
         stored = _stored(config, "config_kwargs", fields, folder)
         loaded = AutoConfig.from_pretrained(folder, **(common | stored | given))
     return loaded
+
+
+def _check_attention(config: PreTrainedConfig, kwargs: Mapping[str, Any], folder: Path) -> None:
+    found = str(getattr(config, "_attn_implementation", None))
+    if "/" in found and "attn_implementation" not in kwargs:
+        raise ValueError(
+            f"config.json in {str(folder)!r} asks for the attention kernel {found!r}, which would be code to fetch;"
+            " give another one, such as model_kwargs={'attn_implementation': 'sdpa'}"
+        )
 
 
 def _stored(config: Mapping[str, Any], name: str, allowed: Collection[str], folder: Path) -> dict[str, Any]:

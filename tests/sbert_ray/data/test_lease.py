@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +259,46 @@ def test_of_many_runs_one_gets_a_free_lease(tmp_path: Path) -> None:
     assert contend(Storage(str(tmp_path))) == 1
 
 
+def test_two_that_wrote_the_same_number_do_not_both_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that looks whether a file is there, and then writes it."""
+    both = threading.Barrier(2)
+
+    def create(self: Storage, name: str, data: bytes) -> bool:
+        is_there = self.exists(name)
+        with suppress(threading.BrokenBarrierError):
+            both.wait(timeout=1)
+        if not is_there:
+            self.write(name, data)
+        return not is_there
+
+    def run(_: int) -> bool:
+        try:
+            with Lease(Storage(str(tmp_path)), TTL) as lease:
+                time.sleep(3 * TTL)
+                lease.check()
+                return True
+        except (BusyError, LeaseLostError):
+            return False
+
+    monkeypatch.setattr(Storage, "create", create)
+    with ThreadPoolExecutor(2) as threads:
+        assert sum(threads.map(run, range(2))) == 1
+
+
+def test_a_lease_that_is_being_written_is_read_again(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_holder(storage)
+    original, seen = Storage.read, []
+
+    def read(self: Storage, name: str) -> bytes:
+        seen.append(name)
+        return original(self, name)[: 5 if len(seen) == 1 else None]
+
+    monkeypatch.setattr(Storage, "read", read)
+    with pytest.raises(BusyError, match="is writing to"):
+        Lease(storage, TTL).__enter__()
+    assert len(seen) == 2
+
+
 def test_of_many_runs_one_takes_over_a_dead_one(tmp_path: Path) -> None:
     for turn in range(10):
         storage = Storage(str(tmp_path / str(turn)))
@@ -274,10 +314,10 @@ def contend(storage: Storage) -> int:
         barrier.wait()
         try:
             with Lease(Storage(storage.url), ttl=20):
-                ended.wait()
+                ended.wait(60)
                 return True
         except BusyError:
-            ended.wait()
+            ended.wait(60)
             return False
 
     with ThreadPoolExecutor(8) as threads:

@@ -205,7 +205,7 @@ def test_all_features_agree(minilms: tuple[SentenceTransformer, Any]) -> None:
         assert mine["sentence_embedding"].shape == (8,)
 
 
-@pytest.mark.parametrize("name", ["hkunlp/instructor-large", "me/my-instructor", "me/plain"])
+@pytest.mark.parametrize("name", ["hkunlp/instructor-large", "me/my-instructor", "instructors/plain"])
 def test_instructor_models_leave_the_prompt_out(
     name: str, tiny_checkpoint: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

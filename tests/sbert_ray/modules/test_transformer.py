@@ -99,6 +99,14 @@ def test_a_stored_config_cannot_lead_out_of_the_checkpoint_or_grant_trust(
         assert torch.equal(loaded.state_dict()[name], weight)
 
 
+def test_a_kernel_to_fetch_is_refused(checkpoint: Path) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"attn_implementation": "evil/kernel"}))
+    with pytest.raises(ValueError, match="asks for the attention kernel 'evil/kernel', which would be code to fetch"):
+        load(checkpoint)
+    assert load(checkpoint, model_kwargs={"attn_implementation": "sdpa"}).model.config._attn_implementation == "sdpa"
+
+
 def test_missing_weights_are_named_not_made_up(checkpoint: Path) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     del weights["encoder.layer.1.output.dense.weight"], weights["pooler.dense.weight"]  # the pooler is not used
