@@ -19,7 +19,9 @@ from sbert_ray.data.errors import BusyError, InputError, LeaseLostError
 from sbert_ray.data.lease import FOLDER, Lease
 from sbert_ray.data.storage import Storage
 
-TTL = 0.8
+TTL = 1.5
+OUTAGE = 0.3 * TTL
+"""Longer than the time between renewals, and much shorter than what costs the lease."""
 ROOT = Path(__file__).parents[3]
 HOLD = """
 import sys, time
@@ -206,7 +208,7 @@ def test_a_store_that_is_down_for_a_moment_costs_nothing_and_for_long_the_lease(
     with Lease(storage, TTL) as lease:
         with monkeypatch.context() as patch:
             patch.setattr(Storage, "sizes", sizes)
-            time.sleep(TTL / 2)
+            time.sleep(OUTAGE)
         lease.check()
         assert "could not renew the lease on" in caplog.text
         time.sleep(TTL)
@@ -237,7 +239,7 @@ def test_an_error_of_the_stores_own_does_not_end_the_renewal(
     with Lease(storage, TTL) as lease:
         with monkeypatch.context() as patch:
             patch.setattr(Storage, "sizes", sizes)
-            time.sleep(TTL / 2)
+            time.sleep(OUTAGE)
         assert "503, slow down" in caplog.text
         time.sleep(TTL)
         lease.check()
