@@ -229,7 +229,9 @@ class SentenceTransformer(Model):
                 self.stop_multi_process_pool(own)
         if options["output_value"] != "sentence_embedding":
             return [as_tensors(row, self.device) for part in parts for row in part]
-        return np.concatenate(parts) if parts else self.embed_tokens(self.tokenize_texts([])).embeddings
+        if not parts:
+            return self.embed_tokens(self.tokenize_texts([]), truncate_dim=options["truncate_dim"]).embeddings
+        return np.concatenate(parts)
 
     @renamed(sentences="inputs")
     def encode_query(

@@ -36,6 +36,7 @@ def test_gives_what_one_process_gives(model: SentenceTransformer, pool: Pool, ch
         np.testing.assert_allclose(embeddings, model.encode(TEXTS, **options), atol=1e-6)
     assert model.encode("a cat", pool=pool).shape == (16,)
     assert model.encode([], pool=pool).shape == (0, 16)
+    assert model.encode([], pool=pool, truncate_dim=4).shape == (0, 4)
 
 
 def test_quantizes_all_chunks_together(model: SentenceTransformer, pool: Pool) -> None:
