@@ -162,7 +162,7 @@ def test_a_driver_told_to_stop_says_how_to_go_on(tmp_path: Path, corpus: Path, u
 def test_a_signal_in_the_middle_of_rays_own_code_stops_the_job(
     tmp_path: Path, corpus: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen once in some hundred runs: what the handler raised came out of ray.wait as the cause of a SystemError."""
+    """Seen once: what the handler raised came out of ray.wait as the cause of a SystemError."""
 
     def wait(*_: Any, **__: Any) -> None:
         raise SystemError("returned a result with an exception set") from StoppedError("stopped by SIGTERM")
