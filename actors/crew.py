@@ -46,7 +46,7 @@ class Crew:
 
         Raises:
             UnitFailedError: if the last member cannot, or no worker ever will.
-            PoolError: if the last member cannot, for a reason that may pass, or workers keep dying.
+            PoolError: if the last member cannot, for a reason that may pass.
         """
         try:
             where = member.settle_start()

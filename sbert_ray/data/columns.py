@@ -72,11 +72,13 @@ class Columns:
 
     def _check_copied(self, where: str, field: pa.Field) -> None:
         name, kind = field.name, read_as(field.type)
-        if kind != self._types.get(name, kind):
-            raise InputError(
-                f"{where}: column {name!r} is {field.type}, but {self._seen_in[name]}; a column that is copied"
-                " must have one type"
-            )
+        if name in self._types:
+            if kind != self._types[name]:
+                raise InputError(
+                    f"{where}: column {name!r} is {field.type}, but {self._seen_in[name]}; a column that is copied"
+                    " must have one type"
+                )
+            return  # it was looked into when it was first seen
         try:
             check_copied(field.with_type(kind))
         except TypeError as error:

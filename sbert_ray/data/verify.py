@@ -153,16 +153,16 @@ class _Checker:
             problems.append(f"{table.num_rows} rows, and {record.rows} in the manifest")
         if EMBEDDING in table.column_names and not _is_finite(table[EMBEDDING]):
             problems.append("some embedding is null, or has a value that is no finite number")
-        bad, damage = self._quarantined(unit, record)
+        bad, damage = self._quarantined(record)
         if not damage:
             problems += self._compare_rows(unit, bad, table)
         return [*(f"{problem}; {redo}" for problem in problems), *damage], table.schema.remove_metadata()
 
-    def _quarantined(self, unit: Unit, record: Record) -> tuple[set[int], list[str]]:
-        """Return the positions of the bad rows of ``unit``, or what is wrong with their file and what to do."""
-        if not record.bad_rows:
+    def _quarantined(self, record: Record) -> tuple[set[int], list[str]]:
+        """Return the positions of the bad rows of a unit, or what is wrong with their file and what to do."""
+        where = record.quarantine
+        if where is None:
             return set(), []
-        where = quarantine_file(unit.name)
         try:
             lines = self.storage.read(where).splitlines()
         except FileNotFoundError:

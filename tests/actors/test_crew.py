@@ -18,6 +18,7 @@ from actors.crew import Crew
 from actors.pool import Pool, PoolError, PoolOptions, UnitFailedError
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.units import Unit
+from tests.actors.unreadable import TwoPartError
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -46,13 +47,6 @@ class Unimportable:
 
     def __call__(self) -> None:
         raise AssertionError("it was read after all")
-
-
-class TwoPartError(Exception):
-    """Cannot be unpickled, as the errors of some libraries."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")
 
 
 def first(path: Path) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from actors.host import Host
 from actors.worker import DeviceMemoryError
+from tests.actors.unreadable import TwoPartError, TwoPartOSError
 
 SECONDS = 30
 """More than anything here takes."""
@@ -76,20 +77,6 @@ def test_the_call_that_is_silent_for_longest_counts(host: Host) -> None:
         assert (pulse.idle_seconds <= now - since, pulse.rows) == (True, 10)  # of the call that goes on
         lively.end()
         calls[1].result(SECONDS)
-
-
-class TwoPartError(Exception):
-    """Cannot be unpickled, as the errors of some libraries."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")
-
-
-class TwoPartOSError(OSError):
-    """The same, of a store."""
-
-    def __init__(self, what: str, why: str) -> None:
-        super().__init__(f"{what}: {why}")
 
 
 class Failing:
