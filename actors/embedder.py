@@ -24,7 +24,7 @@ from sbert_ray.quantization import calibration_ranges, quantize_embeddings
 
 if TYPE_CHECKING:
     from sbert_ray.inference.engine import EmbedRun
-    from sbert_ray.inference.tokenized import TokenizedTexts
+    from sbert_ray.inference.prepared import Prepared
     from sbert_ray.models.sentence_transformer import SentenceTransformer
 
 CALIBRATION = "calibration"
@@ -109,14 +109,14 @@ class Embedder(UnitWorker):
         missing = {int(i): f"the text is null (column {names})" for i in np.flatnonzero(~present)}
         return rows.without(missing | reasons, self.config.id_column, {})
 
-    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> "TokenizedTexts":
+    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> "Prepared":
         """Tokenize the texts."""
         with watch.stage("tokenize"):
-            return self.model.tokenize_texts(self._texts(rows), self.config.prompt, on_chunk=lambda: beat(0))
+            return self.model.prepare(self._texts(rows), self.config.prompt, on_chunk=lambda: beat(0))
 
-    def compute(self, prepared: "TokenizedTexts", beat: Beat) -> "EmbedRun":
+    def compute(self, prepared: "Prepared", beat: Beat) -> "EmbedRun":
         """Embed the texts."""
-        return self.model.embed_tokens(
+        return self.model.embed_prepared(
             prepared,
             max_batch_tokens=self.config.max_batch_tokens,
             normalize_embeddings=self.config.normalize,
@@ -139,7 +139,7 @@ class Embedder(UnitWorker):
         columns["embedding"] = embedding_column(embeddings)
         return with_metadata(pa.table(columns), self.metadata | {"unit": {"file": unit.file, "start": unit.start}})
 
-    def stats(self, rows: Rows, prepared: "TokenizedTexts", result: "EmbedRun") -> dict[str, Any]:
+    def stats(self, rows: Rows, prepared: "Prepared", result: "EmbedRun") -> dict[str, Any]:
         """Return tokens, their histogram, and what is odd about the texts and ids."""
         lengths = prepared.lengths
         id_column = self.config.id_column

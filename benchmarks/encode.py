@@ -46,7 +46,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 def peer_padded_share(model: object, texts: list[str], batch_size: int) -> float:
     """Return the share of padding in the peer's batches, which it cuts by rows after sorting by characters."""
-    lengths = model.tokenize_texts(texts).lengths  # type: ignore[attr-defined]
+    lengths = model.prepare(texts).lengths  # type: ignore[attr-defined]
     order = np.argsort([-len(text) for text in texts])
     batches = [lengths[order[start : start + batch_size]] for start in range(0, len(texts), batch_size)]
     return 1 - sum(batch.sum() for batch in batches) / sum(len(batch) * batch.max() for batch in batches)
@@ -84,7 +84,7 @@ def main() -> None:
         for name, side in sides.items():
             seconds[name].append(cpu_seconds(side))
 
-    run = ours.embed_tokens(ours.tokenize_texts(texts), max_batch_tokens=args.max_batch_tokens)
+    run = ours.embed_prepared(ours.prepare(texts), max_batch_tokens=args.max_batch_tokens)
     padded = {
         "sentence-transformers": peer_padded_share(ours, texts, args.batch_size),
         "sbert_ray": 1 - run.num_tokens / run.num_padded_tokens,

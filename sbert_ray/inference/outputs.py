@@ -4,15 +4,15 @@ Shapes: N texts, T tokens of one text, D dimensions.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbert_ray.inference.engine import Encoder, Features, run_batches
-from sbert_ray.inference.tokenized import TokenizedTexts
+from sbert_ray.inference.engine import Encoder, run_batches
+from sbert_ray.inference.prepared import Features, Prepared
 from sbert_ray.quantization import quantize_embeddings
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"] | None
@@ -53,7 +53,7 @@ def as_tensors(row: Any, device: torch.device) -> Any:
 
 def features_by_row(
     encoder: Encoder,
-    tokens: TokenizedTexts,
+    inputs: Prepared,
     max_tokens: int,
     output_value: Literal["token_embeddings"] | None,
     finish: Callable[[Tensor], Tensor],
@@ -63,14 +63,14 @@ def features_by_row(
 
     Args:
         encoder: The model.
-        tokens: N texts.
+        inputs: N inputs.
         max_tokens: The most positions of a batch.
         output_value: Which of the two.
         finish: Applied to the sentence embeddings (B, D) among all features.
         on_batch: Called with the number of rows after each batch.
     """
-    results: list[Any] = [None] * len(tokens)
-    for rows, features in run_batches(encoder, tokens, max_tokens):
+    results: list[Any] = [None] * len(inputs)
+    for rows, features in run_batches(encoder, inputs, max_tokens):
         if "sentence_embedding" in features:
             features = features | {"sentence_embedding": finish(features["sentence_embedding"])}  # noqa: PLW2901
         for index, row in enumerate(rows):
@@ -80,7 +80,7 @@ def features_by_row(
 
 
 def _token_embeddings(features: Features, index: int) -> Tensor:
-    return features["token_embeddings"][index][features["attention_mask"][index].bool()]
+    return cast(Tensor, features["token_embeddings"][index][features["attention_mask"][index].bool()])
 
 
 def _row(features: Features, index: int) -> Features:

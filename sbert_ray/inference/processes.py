@@ -71,32 +71,34 @@ def stop_pool(pool: Pool) -> None:
 
 def encode_in_pool(
     pool: Pool,
-    texts: Sequence[str],
+    inputs: Sequence[Any],
     chunk_size: int | None,
     options: Mapping[str, Any],
     on_chunk: Callable[[int], None],
+    method: str = "encode",
 ) -> list[Any]:
-    """Return what ``model.encode`` does for each chunk of texts, in order.
+    """Return what the model does for each chunk of inputs, in order.
 
     Args:
         pool: One that runs.
-        texts: N texts.
-        chunk_size: Texts that a process gets at a time; None makes ten chunks per process.
-        options: Arguments of ``encode``.
-        on_chunk: Called with the number of texts after each chunk.
+        inputs: N texts, or what else the model takes.
+        chunk_size: Inputs that a process gets at a time; None makes ten chunks per process.
+        options: Arguments of the method.
+        on_chunk: Called with the number of inputs after each chunk.
+        method: Name of the model's method.
 
     Raises:
         RuntimeError: A process failed or died.
         ValueError: ``chunk_size`` is not positive.
     """
     if chunk_size is None:
-        chunk_size = min(max(-(-len(texts) // (10 * len(pool["processes"]))), 1), LARGEST_CHUNK)
+        chunk_size = min(max(-(-len(inputs) // (10 * len(pool["processes"]))), 1), LARGEST_CHUNK)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be positive, got {chunk_size}")
     call = next(_calls)
-    starts = range(0, len(texts), chunk_size)
+    starts = range(0, len(inputs), chunk_size)
     for number, start in enumerate(starts):
-        pool["input"].put((call, number, list(texts[start : start + chunk_size]), dict(options)))
+        pool["input"].put((call, number, method, list(inputs[start : start + chunk_size]), dict(options)))
     results: list[Any] = [None] * len(starts)
     for number, result in itertools.islice(_answers(pool, call), len(starts)):
         results[number] = result
@@ -135,9 +137,9 @@ def _serve(device: str, num_threads: int | None, model: Any, inputs: Any, output
         limit_threads(num_threads)
     model.to(device)
     while True:
-        call, number, texts, options = inputs.get()
+        call, number, method, chunk, options = inputs.get()
         try:
-            outputs.put((call, number, _on_cpu(model.encode(texts, **options)), None))
+            outputs.put((call, number, _on_cpu(getattr(model, method)(chunk, **options)), None))
         except Exception:  # noqa: BLE001 - whatever it is, the caller is told
             outputs.put((call, number, None, f"on {device}: {traceback.format_exc()}"))
 

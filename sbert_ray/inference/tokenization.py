@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, TokenizersBackend
 
-from sbert_ray.inference.tokenized import TokenizedTexts
+from sbert_ray.inference.tokenized import Padding, TokenizedTexts
 
 CHUNK_ROWS = 1000
 """Texts tokenized at a time: enough to feed every thread of the Rust core, few enough to bound its memory."""
@@ -18,6 +18,9 @@ CHUNK_CHARS = 2_000_000
 
 _NO_LIMIT = int(1e29)  # transformers' model_max_length of tokenizers without a limit is 1e30
 _OVERRIDABLE = ("__call__", "_encode_plus", "_convert_encoding", "_switch_to_input_mode", "set_truncation_and_padding")
+
+Text = str | tuple[str, str]
+"""A text, or a pair of texts that a model reads together."""
 
 _Rows = list[list[int]]
 
@@ -40,20 +43,20 @@ class TextTokenizer:
         return TextTokenizer, (self.tokenizer,)  # a lock can be neither copied nor pickled
 
     def __call__(
-        self, texts: Sequence[str], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
+        self, texts: Sequence[Text], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
     ) -> TokenizedTexts:
         """Tokenize texts, each after ``prompt``, cut to the tokenizer's ``model_max_length``.
 
         Args:
-            texts: N texts.
-            prompt: Put before each.
+            texts: N texts, or N pairs, of which the longer text is cut first.
+            prompt: Put before each, in a pair before the first text.
             on_chunk: Called now and then, after some texts.
 
         Raises:
             ValueError: A text is not valid Unicode; the message names its row.
         """
         if prompt:
-            texts = [prompt + text for text in texts]
+            texts = [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
         ids: list[NDArray[np.int32]] = []
         type_ids: list[NDArray[np.int32]] = []
         lengths: list[int] = []
@@ -69,20 +72,27 @@ class TextTokenizer:
             offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
             type_ids=_joined(type_ids) if "token_type_ids" in self.tokenizer.model_input_names else None,
             prompt_length=self._prompt_length(prompt) if prompt else None,
+            padding=self.padding,
         )
 
-    def _encode(self, texts: list[str], start: int) -> tuple[_Rows, _Rows]:
+    @property
+    def padding(self) -> Padding:
+        """How the tokenizer pads; where it has no padding token, the mask alone tells padding."""
+        tokenizer = self.tokenizer
+        return Padding(tokenizer.pad_token_id or 0, tokenizer.pad_token_type_id, tokenizer.padding_side)
+
+    def _encode(self, texts: list[Text], start: int) -> tuple[_Rows, _Rows]:
         encode = self._encode_plain if self._is_plain else self._encode_any
         try:
             with self._lock:
                 return encode(texts)
         except TypeError:  # what the Rust core says of a lone surrogate
             for row, text in enumerate(texts, start):
-                if any("\ud800" <= char <= "\udfff" for char in text):
+                if any("\ud800" <= char <= "\udfff" for char in "".join(text)):
                     raise ValueError(f"inputs must be valid Unicode; row {row} has a lone surrogate") from None
             raise
 
-    def _encode_plain(self, texts: list[str]) -> tuple[_Rows, _Rows]:
+    def _encode_plain(self, texts: list[Text]) -> tuple[_Rows, _Rows]:
         tokenizer: Any = self.tokenizer
         core = tokenizer.backend_tokenizer
         if core.padding is not None:
@@ -104,7 +114,7 @@ class TextTokenizer:
         if core.truncation is None or {name: core.truncation.get(name) for name in wanted} != wanted:
             core.enable_truncation(**wanted)
 
-    def _encode_any(self, texts: list[str]) -> tuple[_Rows, _Rows]:
+    def _encode_any(self, texts: list[Text]) -> tuple[_Rows, _Rows]:
         batch = self.tokenizer(texts, padding=False, truncation=True)
         return batch["input_ids"], batch.get("token_type_ids", [])
 
@@ -113,13 +123,14 @@ class TextTokenizer:
         return len(ids) - int(bool(ids) and ids[-1] in self.tokenizer.all_special_ids)
 
 
-def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _chunks(texts: Sequence[Text]) -> Iterator[tuple[int, int]]:
     start = num_chars = 0
     for row, text in enumerate(texts):
-        if row - start >= CHUNK_ROWS or (row > start and num_chars + len(text) > CHUNK_CHARS):
+        length = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+        if row - start >= CHUNK_ROWS or (row > start and num_chars + length > CHUNK_CHARS):
             yield start, row
             start, num_chars = row, 0
-        num_chars += len(text)
+        num_chars += length
     if start < len(texts):
         yield start, len(texts)
 

@@ -1,13 +1,26 @@
-"""Texts as token ids, flat and without padding. Knows no torch.
+"""Texts as token ids, flat and without padding, until they are cut into batches.
 
-Shapes: N texts, L tokens of all texts together.
+Shapes: N texts, L tokens of all texts together, B texts of a batch, T tokens of the longest of them.
 """
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from sbert_ray.inference.prepared import Features
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How a tokenizer pads."""
+
+    token_id: int = 0
+    type_id: int = 0
+    side: str = "right"
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,7 @@ class TokenizedTexts:
     """(L,), for models that read ``token_type_ids``"""
     prompt_length: int | None = None
     """Tokens that the prompt takes at the start of each text, where there is a prompt."""
+    padding: Padding = Padding()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -30,6 +44,39 @@ class TokenizedTexts:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text (N,), after truncation and with special tokens."""
         return np.diff(self.offsets)
+
+    def num_positions(self, rows: NDArray[np.int64]) -> int:
+        """Return the positions of a batch of ``rows``, padding included."""
+        return len(rows) * self._width(rows)
+
+    def _width(self, rows: NDArray[np.int64]) -> int:
+        return max(int(self.lengths[rows].max(initial=0)), 1)
+
+    def batch(self, rows: NDArray[np.int64]) -> Features:
+        """Return the features of ``rows``: ids and mask (B, T).
+
+        Rows of one length have a mask of ones only, which transformers' models take for no mask at all.
+        """
+        lengths, width = self.lengths[rows], self._width(rows)
+        columns = np.arange(width)
+        is_right = self.padding.side == "right"
+        mask = columns < lengths[:, None] if is_right else columns >= width - lengths[:, None]  # (B, T)
+        positions = self.positions(rows)
+
+        def padded(values: NDArray[np.int32], fill: int) -> Tensor:
+            batch = np.full(mask.shape, fill, np.int64)
+            batch[mask] = values[positions]
+            return torch.from_numpy(batch)
+
+        features: Features = {
+            "input_ids": padded(self.ids, self.padding.token_id),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        }
+        if self.type_ids is not None:
+            features["token_type_ids"] = padded(self.type_ids, self.padding.type_id)
+        if self.prompt_length is not None:
+            features["prompt_length"] = torch.tensor([self.prompt_length])
+        return features
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where in ``ids`` the tokens of ``rows`` are, row after row."""

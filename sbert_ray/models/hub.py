@@ -26,6 +26,13 @@ CLASSIC_MODELS = frozenset(  # names without an owner that the hub knows; any ot
     """.split()
 )
 
+ORGANIZATIONS = {
+    "SentenceTransformer": "sentence-transformers",
+    "SparseEncoder": "sparse-encoder",
+    "CrossEncoder": "cross-encoder",
+}
+"""Owner on the hub of models with a short name, by type of model."""
+
 _NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.tflite", "*.gguf", "*.ckpt", "*.pt"]
 _PICKLES = ["*.bin", "*.pkl", "*.pickle"]
 PASSING_STATUS = (408, 429, 500, 502, 503, 504)
@@ -56,6 +63,7 @@ def resolve_checkpoint(
     cache_folder: str | None = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
+    model_type: str = "SentenceTransformer",
 ) -> Checkpoint:
     """Find a checkpoint, downloading it if need be.
 
@@ -66,6 +74,7 @@ def resolve_checkpoint(
         cache_folder: Where downloads are kept; $SENTENCE_TRANSFORMERS_HOME or the hub's default if None.
         local_files_only: Whether to look among earlier downloads only.
         allow_pickle: Whether pickled weights are downloaded too.
+        model_type: The type of model, whose own organization on the hub a name without an owner belongs to.
 
     Raises:
         FileNotFoundError: It is not here and cannot be fetched.
@@ -83,7 +92,7 @@ def resolve_checkpoint(
     if name.count("/") > 1 or path.is_absolute() or name.startswith("."):
         raise FileNotFoundError(f"there is no model folder {name!r}")
     is_short = "/" not in name and name.lower() not in CLASSIC_MODELS
-    repository = f"sentence-transformers/{name}" if is_short else name
+    repository = f"{ORGANIZATIONS[model_type]}/{name}" if is_short else name
     cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
     ignored = _NOT_NEEDED if allow_pickle else _NOT_NEEDED + _PICKLES
     folder = _download(repository, revision, token, cache_folder, local_files_only, ignored)

@@ -1,25 +1,95 @@
-"""The modules of a checkpoint folder."""
+"""The modules of a model: those that the user gives, or those of a checkpoint."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import sbert_ray.modules
-from sbert_ray.models.checkpoint import ModuleEntry, describe_checkpoint, pooling_config, read_modules
-from sbert_ray.modules import LoadOptions, Module, Pooling
+from sbert_ray.models.checkpoint import describe_checkpoint, read_settings, resolve_checkpoint
+from sbert_ray.models.layout import ModuleEntry, read_modules
+from sbert_ray.modules import LoadOptions, Module
 
 
-def load_modules(folder: Path, options: LoadOptions) -> list[Module]:
-    """Load the modules of a checkpoint.
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from, by the constructor's arguments of the same names."""
+
+    model_name_or_path: str | os.PathLike[str] | None = None
+    modules: Sequence[Module] | Mapping[str, Module] | None = None
+    device: str | None = None
+    cache_folder: str | None = None
+    trust_remote_code: bool = False
+    revision: str | None = None
+    local_files_only: bool = False
+    token: bool | str | None = None
+    model_kwargs: Mapping[str, Any] | None = None
+    processor_kwargs: Mapping[str, Any] | None = None
+    config_kwargs: Mapping[str, Any] | None = None
+    backend: str = "torch"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made of."""
+
+    modules: list[Module]
+    device: str
+    stored: dict[str, Any] = field(default_factory=dict)
+    """The checkpoint's settings."""
+    folder: Path | None = None
+    """The checkpoint."""
+    kwargs: tuple[tuple[str, ...], ...] = ()
+    """For each module, further arguments of ``forward`` that the checkpoint names."""
+
+
+def load_parts(source: Source, model_type: str) -> Parts:
+    """Return the modules of a model, loading its checkpoint if there is one.
+
+    Args:
+        source: Where it comes from.
+        model_type: What the model is to be.
 
     Raises:
-        FileNotFoundError: Files are missing.
-        ValueError: A config or weights do not fit.
+        FileNotFoundError: The checkpoint or files of it are missing.
+        ValueError: A config or weights do not fit, or an argument is not supported.
     """
-    describe_checkpoint(folder, allow_pickle=options.allow_pickle)
-    return [_load(folder, entry, options) for entry in read_modules(folder)]
+    if source.backend != "torch":
+        raise ValueError(f"backend must be 'torch', got {source.backend!r}")
+    if (source.model_name_or_path is None) == (source.modules is None):
+        raise ValueError("give either model_name_or_path or modules")
+    device = source.device or default_device()
+    if source.modules is not None:
+        modules = source.modules
+        return Parts(list(modules.values() if isinstance(modules, Mapping) else modules), device)
+    assert source.model_name_or_path is not None
+    options = LoadOptions(
+        device,
+        source.trust_remote_code,
+        source.model_kwargs or {},
+        source.processor_kwargs or {},
+        source.config_kwargs or {},
+    )
+    checkpoint = resolve_checkpoint(
+        source.model_name_or_path,
+        revision=source.revision,
+        token=source.token,
+        cache_folder=source.cache_folder,
+        local_files_only=source.local_files_only,
+        allow_pickle=options.allow_pickle,
+        model_type=model_type,
+    )
+    folder = checkpoint.folder
+    describe_checkpoint(folder, allow_pickle=options.allow_pickle, model_type=model_type)
+    entries = read_modules(folder, model_type)
+    loaded: list[Module] = []
+    for entry in entries:
+        loaded.append(_load(folder, entry, options, loaded))
+    kwargs = tuple(entry.kwargs for entry in entries)
+    return Parts(loaded, device, read_settings(folder, model_type), folder, kwargs)
 
 
 def match_dtype(modules: Sequence[Module]) -> None:
@@ -30,11 +100,11 @@ def match_dtype(modules: Sequence[Module]) -> None:
             module.to(first.dtype)
 
 
-def _load(folder: Path, entry: ModuleEntry, options: LoadOptions) -> Module:
-    if entry.kind == "Pooling" and not (folder / "modules.json").exists():
-        return Pooling(**pooling_config(folder, entry))
+def _load(folder: Path, entry: ModuleEntry, options: LoadOptions, before: Sequence[Module]) -> Module:
     kind: type[Module] = getattr(sbert_ray.modules, entry.kind)
-    return kind.load(folder / entry.path, options)
+    if issubclass(kind, sbert_ray.modules.Transformer):
+        return kind.load(folder / entry.path, options, entry.config)
+    return kind.load(folder / entry.path, options) if entry.config is None else kind.default(entry.config, before)
 
 
 def default_device() -> str:

@@ -3,96 +3,149 @@
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import nn
 
 from sbert_ray.inference.engine import Encoder
-from sbert_ray.inference.processes import Pool, start_pool, stop_pool
-from sbert_ray.inference.tokenized import TokenizedTexts
-from sbert_ray.models.loading import default_device, match_dtype
+from sbert_ray.inference.prepared import Prepared
+from sbert_ray.inference.processes import Pool, encode_in_pool, start_pool, stop_pool
+from sbert_ray.models.loading import Source, load_parts, match_dtype
 from sbert_ray.models.saving import model_card, save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
-from sbert_ray.modules import Features, Module, Transformer
+from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Transformer
 
 
 class Model(nn.Sequential):
-    """A chain of modules, the first of which is a Transformer.
+    """A chain of modules, the first of which takes inputs.
 
     Args:
-        modules: The modules in order.
-        settings: The model's settings.
-        device: A torch device; if None, an accelerator where there is one.
+        source: Where the modules come from.
+        given: The settings that the user gives; they win over the checkpoint's.
     """
 
-    def __init__(self, modules: Sequence[Module], settings: Settings, device: str | None) -> None:
-        if not modules or not isinstance(modules[0], Transformer):
-            raise ValueError(f"the first module must be a Transformer, got {[type(m).__name__ for m in modules]}")
+    model_type: ClassVar[str]
+    """What ``config_sentence_transformers.json`` calls this kind of model."""
+
+    def __init__(self, source: Source, given: Settings) -> None:
+        parts = load_parts(source, self.model_type)
+        modules = parts.modules
+        if not modules or not isinstance(modules[0], InputModule):
+            kinds = [type(module).__name__ for module in modules]
+            raise ValueError(f"the first module must be one of {sorted(INPUT_MODULES)}, got {kinds}")
         match_dtype(modules)
         super().__init__(*modules)
-        self.settings = settings
-        self.to(device or default_device())
+        self.settings = Settings.merged(parts.stored, given)
+        self.module_kwargs = parts.kwargs or ((),) * len(modules)
+        self.to(parts.device)
         self.eval()
 
-    def forward(self, input: Features) -> Features:  # noqa: A002 (torch's name)
-        """Pass features through every module; the last one leaves its output in them."""
-        features = input
-        for module in self:
-            features = module(features)
-        return features
-
-    def tokenize_texts(
-        self, texts: Sequence[str], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
-    ) -> TokenizedTexts:
-        """Tokenize texts, each after ``prompt``, without padding; safe while another thread runs the model.
+    def forward(self, input: Features, **kwargs: Any) -> Features:  # noqa: A002 (torch's name)
+        """Pass features through every module; the last one leaves its output in them.
 
         Args:
-            texts: N texts.
-            prompt: Put before each.
+            input: What `preprocess` returns.
+            kwargs: Further arguments; each goes to the modules that name it.
+        """
+        features = input
+        for module, names in zip(self, self.module_kwargs, strict=True):
+            wanted = {*cast(Module, module).forward_kwargs, *names}
+            features = module(features, **{name: value for name, value in kwargs.items() if name in wanted})
+        return features
+
+    def prepare(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        *,
+        task: str | None = None,
+        on_chunk: Callable[[], None] | None = None,
+    ) -> Prepared:
+        """Tokenize texts, or do what else needs no device; safe while another thread runs the model.
+
+        Args:
+            inputs: N texts, pairs of texts or images, all of one kind.
+            prompt: Put before each text.
+            task: ``query``, ``document`` or another route, for models with a Router.
             on_chunk: Called now and then, as a sign of life.
         """
-        return self._transformer.tokenize_texts(texts, prompt, on_chunk)
+        return self._first.prepare(inputs, prompt, task=task, on_chunk=on_chunk)
 
-    def preprocess(self, inputs: Sequence[str], prompt: str | None = None) -> Features:
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, *, task: str | None = None) -> Features:
         """Tokenize texts, each after ``prompt``, into one padded batch, as `forward` takes it."""
-        return self._transformer.preprocess(inputs, prompt)
+        return self._first.preprocess(inputs, prompt, task=task)
 
     def tokenize(self, texts: Sequence[str]) -> Features:
         """Tokenize texts into one padded batch: the old name of `preprocess`."""
         return self.preprocess(texts)
 
     @property
-    def _transformer(self) -> Transformer:
-        return cast(Transformer, self[0])
+    def _first(self) -> InputModule:
+        return cast(InputModule, self[0])
 
-    @property
-    def _encoder(self) -> Encoder:
-        return Encoder(self, self._transformer.padding, self.device)
+    def _encoder(self, **kwargs: Any) -> Encoder:
+        """Return what the engine needs; ``kwargs`` are those of `forward`."""
+        return Encoder(partial(self, **kwargs), self.device)
+
+    def _max_tokens(self, max_batch_tokens: int | None, batch_size: int | None = None) -> int:
+        """Return the most positions of a batch: what is asked for, or else what suits the device.
+
+        Args:
+            max_batch_tokens: What is asked for.
+            batch_size: Rows of the longest possible inputs that must fit into memory.
+        """
+        if max_batch_tokens is None:
+            suits = self._encoder().profile.max_tokens
+            longest = self.max_seq_length
+            return suits if batch_size is None or longest is None else min(batch_size * longest, suits)
+        if max_batch_tokens < 1:
+            raise ValueError(f"max_batch_tokens must be positive, got {max_batch_tokens}")
+        return max_batch_tokens
+
+    def _elsewhere(
+        self,
+        method: str,
+        inputs: Sequence[Any],
+        device: Any,
+        pool: Pool | None,
+        chunk_size: int | None,
+        on_batch: Callable[[int], None],
+        options: Mapping[str, Any],
+    ) -> list[Any]:
+        """Return what a method gives for each chunk of inputs in the processes of ``pool``, or in some of their own."""
+        own = self.start_multi_process_pool(device) if pool is None else None
+        try:
+            return encode_in_pool(own or cast(Pool, pool), inputs, chunk_size, options, on_batch, method)
+        finally:
+            if own is not None:
+                self.stop_multi_process_pool(own)
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer of transformers."""
-        return self._transformer.tokenizer
+        return self._first.tokenizer
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
-        self._transformer.tokenizer = tokenizer
+        self._first.tokenizer = tokenizer
 
     @property
     def transformers_model(self) -> Any:
-        """The model of transformers."""
-        return self._transformer.model
+        """The model of transformers; the first one of several, None if there is none."""
+        return next((module.model for module in self.modules() if isinstance(module, Transformer)), None)
 
     @property
     def max_seq_length(self) -> int | None:
         """Tokens to which a text is cut, special tokens included."""
-        return self._transformer.max_seq_length
+        return self._first.max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int | None) -> None:
-        self._transformer.max_seq_length = value
+        self._first.max_seq_length = value
 
     def get_max_seq_length(self) -> int | None:
         """Return `max_seq_length`."""
@@ -101,12 +154,14 @@ class Model(nn.Sequential):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return next(self.parameters()).device
+        weights = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if weights is None else weights.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return next(self.parameters()).dtype
+        weights = next(self.parameters(), None)
+        return torch.float32 if weights is None else weights.dtype
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -180,12 +235,12 @@ class Model(nn.Sequential):
             card = model_card(
                 model_name or folder.resolve().name,
                 self.get_embedding_dimension(),
-                settings["similarity_fn_name"],
+                settings.get("similarity_fn_name"),
                 [type(module).__name__ for module in modules],
                 self.max_seq_length,
                 train_datasets or (),
             )
-        save_checkpoint(folder, modules, self.settings.to_json(), card)
+        save_checkpoint(folder, modules, self.settings.to_json(), card, self.module_kwargs)
 
     save = save_pretrained
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sbert_ray.models.checkpoint import SETTINGS_NAME
-from sbert_ray.modules import Module
+from sbert_ray.models.layout import SETTINGS_NAME
+from sbert_ray.modules import InputModule, Module
 
 _CARD = """\
 ---
@@ -36,7 +36,13 @@ Modules: {modules}. Longest input: {max_seq_length} tokens.
 """
 
 
-def save_checkpoint(folder: Path, modules: Iterable[Module], settings: dict[str, Any], card: str | None) -> None:
+def save_checkpoint(
+    folder: Path,
+    modules: Iterable[Module],
+    settings: dict[str, Any],
+    card: str | None,
+    module_kwargs: Sequence[Sequence[str]],
+) -> None:
     """Write a checkpoint; ``modules.json``, without which it is none, comes last.
 
     The files are written to a hidden folder in ``folder`` and then moved, so that a failure half-way leaves what was
@@ -46,11 +52,13 @@ def save_checkpoint(folder: Path, modules: Iterable[Module], settings: dict[str,
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
         written = Path(name)
         entries = []
-        for index, module in enumerate(modules):
+        for index, (module, kwargs) in enumerate(zip(modules, module_kwargs, strict=True)):
             kind = type(module).__name__
-            path = "" if index == 0 else f"{index}_{kind}"  # the transformer's files lie at the root
+            is_at_root = index == 0 and isinstance(module, InputModule) and module.save_in_root
+            path = "" if is_at_root else f"{index}_{kind}"
             module.save(written / path)
-            entries.append({"idx": index, "name": str(index), "path": path, "type": module.public_path})
+            entry = {"idx": index, "name": str(index), "path": path, "type": module.public_path}
+            entries.append(entry | ({"kwargs": list(kwargs)} if kwargs else {}))
         _write_json(written / SETTINGS_NAME, settings)
         if card is not None:
             (written / "README.md").write_text(card, encoding="utf-8")
@@ -74,7 +82,7 @@ def _move_into(source: Path, target: Path) -> None:
 def model_card(
     title: str,
     dimension: int | None,
-    similarity: str,
+    similarity: str | None,
     modules: list[str],
     max_seq_length: int | None,
     train_datasets: Sequence[str],

@@ -8,10 +8,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.inference.engine import EmbedRun, embed, truncate_and_normalize
@@ -24,23 +25,22 @@ from sbert_ray.inference.outputs import (
     converted,
     features_by_row,
 )
-from sbert_ray.inference.processes import Pool, encode_in_pool
+from sbert_ray.inference.prepared import Prepared
+from sbert_ray.inference.processes import Pool
 from sbert_ray.inference.progress import progress_bar
-from sbert_ray.inference.tokenized import TokenizedTexts
-from sbert_ray.models.checkpoint import read_settings, resolve_checkpoint
-from sbert_ray.models.loading import default_device, load_modules
-from sbert_ray.models.model import Model
+from sbert_ray.models.embedding_model import EmbeddingModel
+from sbert_ray.models.loading import Source
 from sbert_ray.models.renamed import renamed
 from sbert_ray.models.settings import Settings
-from sbert_ray.modules import LoadOptions, Module, Pooling
-from sbert_ray.similarity import Embeddings, SimilarityFunction
+from sbert_ray.modules import Features, Module, Pooling
+from sbert_ray.similarity import SimilarityFunction
 
 logger = logging.getLogger(__name__)
 
 INSTRUCTORS = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
 
 
-class SentenceTransformer(Model):
+class SentenceTransformer(EmbeddingModel):
     """A chain of modules from texts to embeddings, in the public sentence-transformers checkpoint format.
 
     Args:
@@ -63,6 +63,8 @@ class SentenceTransformer(Model):
         backend: Must be ``torch``.
     """
 
+    model_type = "SentenceTransformer"
+
     @renamed(tokenizer_kwargs="processor_kwargs", use_auth_token="token")
     def __init__(  # noqa: PLR0913 (the public signature)
         self,
@@ -84,32 +86,28 @@ class SentenceTransformer(Model):
         config_kwargs: Mapping[str, Any] | None = None,
         backend: str = "torch",
     ) -> None:
-        if backend != "torch":
-            raise ValueError(f"backend must be 'torch', got {backend!r}")
-        if (model_name_or_path is None) == (modules is None):
-            raise ValueError("give either model_name_or_path or modules")
-        device = device or default_device()
-        stored: dict[str, Any] = {}
-        if model_name_or_path is not None:
-            options = LoadOptions(
-                device, trust_remote_code, model_kwargs or {}, processor_kwargs or {}, config_kwargs or {}
-            )
-            checkpoint = resolve_checkpoint(
-                model_name_or_path,
-                revision=revision,
-                token=token,
-                cache_folder=cache_folder,
-                local_files_only=local_files_only,
-                allow_pickle=options.allow_pickle,
-            )
-            modules = load_modules(checkpoint.folder, options)
-            stored = read_settings(checkpoint.folder)
-        assert modules is not None
-        modules = list(modules.values()) if isinstance(modules, Mapping) else modules
-        given = Settings(dict(prompts or {}), default_prompt_name, None, truncate_dim)
-        if similarity_fn_name is not None:
-            given.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
-        super().__init__(modules, Settings.merged(stored, given), device)
+        source = Source(
+            model_name_or_path,
+            modules,
+            device,
+            cache_folder,
+            trust_remote_code,
+            revision,
+            local_files_only,
+            token,
+            model_kwargs,
+            processor_kwargs,
+            config_kwargs,
+            backend,
+        )
+        given = Settings(
+            self.model_type,
+            dict(prompts or {}),
+            default_prompt_name,
+            similarity_fn_name and SimilarityFunction.name_of(similarity_fn_name),
+            truncate_dim,
+        )
+        super().__init__(source, given)
         self._leave_out_instructions(os.fspath(model_name_or_path or ""))
 
     def _leave_out_instructions(self, name: str) -> None:
@@ -143,6 +141,7 @@ class SentenceTransformer(Model):
         pool: Pool | None = None,
         chunk_size: int | None = None,
         *,
+        task: str | None = None,
         max_batch_tokens: int | None = None,
     ) -> Any:
         """Embed texts, as (N, D) float32 in the order of ``inputs``, or (D,) for a single text.
@@ -163,6 +162,7 @@ class SentenceTransformer(Model):
             truncate_dim: Dimensions to keep, before normalization; the model's setting if None.
             pool: Processes of `start_multi_process_pool` to share the work among.
             chunk_size: Texts that a process gets at a time; ten chunks each if None.
+            task: What the inputs are, for a model with a Router: ``query``, ``document`` or another of its routes.
             max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
 
         Raises:
@@ -180,6 +180,7 @@ class SentenceTransformer(Model):
             "normalize_embeddings": normalize_embeddings,
             "truncate_dim": self._dimensions_to_keep(truncate_dim),
             "max_batch_tokens": max_batch_tokens,
+            "task": task,
         }
         with progress_bar(len(texts), show_progress_bar) as on_batch:
             if pool is None and not isinstance(device, (list, tuple)):
@@ -200,16 +201,17 @@ class SentenceTransformer(Model):
         batch_size: int,
         output_value: OutputValue,
         max_batch_tokens: int | None,
+        task: str | None,
         **options: Any,
     ) -> Any:
         if device is not None:
             self.to(device)
-        tokens = self.tokenize_texts(texts, prompt)
-        if max_batch_tokens is None and self.max_seq_length is not None:
-            max_batch_tokens = min(batch_size * self.max_seq_length, self._encoder.profile.max_tokens)
+        prepared = self.prepare(texts, prompt, task=task)
+        max_tokens = self._max_tokens(max_batch_tokens, batch_size)
         if output_value != "sentence_embedding":
-            return self._features(tokens, max_batch_tokens, output_value, options["truncate_dim"], on_batch)
-        return self.embed_tokens(tokens, max_batch_tokens=max_batch_tokens, on_batch=on_batch, **options).embeddings
+            return self._features(prepared, max_tokens, output_value, options["truncate_dim"], on_batch, task)
+        run = self.embed_prepared(prepared, max_batch_tokens=max_tokens, on_batch=on_batch, task=task, **options)
+        return run.embeddings
 
     def _encode_elsewhere(
         self,
@@ -221,109 +223,68 @@ class SentenceTransformer(Model):
         options: dict[str, Any],
     ) -> Any:
         options["prompt"] = options["prompt"] or ""  # else the model's default prompt would take its place
-        own = self.start_multi_process_pool(device) if pool is None else None
-        try:
-            parts = encode_in_pool(own or cast(Pool, pool), texts, chunk_size, options, on_batch)
-        finally:
-            if own is not None:
-                self.stop_multi_process_pool(own)
+        parts = self._elsewhere("encode", texts, device, pool, chunk_size, on_batch, options)
         if options["output_value"] != "sentence_embedding":
             return [as_tensors(row, self.device) for part in parts for row in part]
-        if not parts:
-            return self.embed_tokens(self.tokenize_texts([]), truncate_dim=options["truncate_dim"]).embeddings
-        return np.concatenate(parts)
-
-    @renamed(sentences="inputs")
-    def encode_query(
-        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **options: Any
-    ) -> Any:
-        """Embed queries: `encode` with the prompt ``query``, unless another is given."""
-        if prompt_name is None and prompt is None and "query" in self.prompts:
-            prompt_name = "query"
-        return self.encode(inputs, prompt_name, prompt, *args, **options)
-
-    @renamed(sentences="inputs")
-    def encode_document(
-        self, inputs: Any, prompt_name: str | None = None, prompt: str | None = None, *args: Any, **options: Any
-    ) -> Any:
-        """Embed documents: `encode` with the first prompt of ``document``, ``passage``, ``corpus``, unless given."""
-        if prompt_name is None and prompt is None:
-            prompt_name = next((name for name in ("document", "passage", "corpus") if name in self.prompts), None)
-        return self.encode(inputs, prompt_name, prompt, *args, **options)
+        return np.concatenate(parts) if parts else self._no_embeddings(options["truncate_dim"])
 
     @torch.inference_mode()
-    def embed_tokens(
+    def embed_prepared(
         self,
-        tokens: TokenizedTexts,
+        prepared: Prepared,
         *,
         max_batch_tokens: int | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         on_batch: Callable[[int], None] | None = None,
+        task: str | None = None,
     ) -> EmbedRun:
-        """Embed tokenized texts.
+        """Embed what `prepare` returns.
 
         Args:
-            tokens: N texts.
+            prepared: N inputs.
             max_batch_tokens: The most token positions of a batch; what suits the device if None.
             normalize_embeddings: Whether to scale embeddings to length 1.
             truncate_dim: Dimensions to keep, before normalization; the model's setting if None.
             on_batch: Called with the number of rows after each batch.
+            task: What `prepare` was given.
 
         Raises:
             ValueError: ``max_batch_tokens`` or ``truncate_dim`` is not positive.
         """
         self.eval()
         truncate_dim = self._dimensions_to_keep(truncate_dim)
-        if not len(tokens):
-            width = self.get_embedding_dimension() or 0
-            return EmbedRun(np.empty((0, min(width, truncate_dim or width)), np.float32), 0, 0)
-        finish = partial(truncate_and_normalize, truncate_dim=truncate_dim, normalize=normalize_embeddings)
-        return embed(self._encoder, tokens, self._max_tokens(max_batch_tokens), finish, on_batch)
+        if not len(prepared):
+            return EmbedRun(self._no_embeddings(truncate_dim), 0, 0)
+
+        def read(features: Features) -> Tensor:
+            return truncate_and_normalize(features["sentence_embedding"].float(), truncate_dim, normalize_embeddings)
+
+        return embed(self._encoder(task=task), prepared, self._max_tokens(max_batch_tokens), read, on_batch)
+
+    def _no_embeddings(self, truncate_dim: int | None) -> NDArray[np.float32]:
+        width = self.get_embedding_dimension() or 0
+        return np.empty((0, min(width, truncate_dim or width)), np.float32)
 
     @torch.inference_mode()
     def _features(
         self,
-        tokens: TokenizedTexts,
-        max_batch_tokens: int | None,
+        prepared: Prepared,
+        max_tokens: int,
         output_value: Any,
         truncate_dim: int | None,
         on_batch: Callable[[int], None],
+        task: str | None,
     ) -> list[Any]:
         self.eval()
         finish = partial(truncate_and_normalize, truncate_dim=self._dimensions_to_keep(truncate_dim), normalize=False)
-        max_tokens = self._max_tokens(max_batch_tokens)
-        return features_by_row(self._encoder, tokens, max_tokens, output_value, finish, on_batch)
+        return features_by_row(self._encoder(task=task), prepared, max_tokens, output_value, finish, on_batch)
 
     def _dimensions_to_keep(self, truncate_dim: int | None) -> int | None:
         truncate_dim = self.truncate_dim if truncate_dim is None else truncate_dim
         if truncate_dim is not None and truncate_dim < 1:
             raise ValueError(f"truncate_dim must be positive, got {truncate_dim}")
         return truncate_dim
-
-    def _max_tokens(self, max_batch_tokens: int | None) -> int:
-        if max_batch_tokens is None:
-            return self._encoder.profile.max_tokens
-        if max_batch_tokens < 1:
-            raise ValueError(f"max_batch_tokens must be positive, got {max_batch_tokens}")
-        return max_batch_tokens
-
-    def similarity(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
-        """Return the similarity of every row of ``embeddings1`` (N, D) with every row of ``embeddings2`` (M, D)."""
-        return SimilarityFunction.to_similarity_fn(self.similarity_fn_name)(embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: Embeddings, embeddings2: Embeddings) -> Tensor:
-        """Return the similarity of row i of ``embeddings1`` (N, D) with row i of ``embeddings2`` (N, D)."""
-        return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
-
-    @property
-    def similarity_fn_name(self) -> str:
-        """How embeddings of this model are compared."""
-        return self.settings.similarity_fn_name or SimilarityFunction.COSINE.value
-
-    @similarity_fn_name.setter
-    def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
-        self.settings.similarity_fn_name = None if value is None else SimilarityFunction.name_of(value)
 
     @property
     def truncate_dim(self) -> int | None:
@@ -352,9 +313,3 @@ class SentenceTransformer(Model):
     def get_sentence_embedding_dimension(self) -> int | None:
         """Return D of what `encode` returns: the old name of `get_embedding_dimension`."""
         return self.get_embedding_dimension()
-
-    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
-        """Set whether the prompt's tokens are pooled."""
-        for module in self:
-            if isinstance(module, Pooling):
-                module.include_prompt = include_prompt

@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sbert_ray.inference.prepared import Features
     from sbert_ray.modules.dense import Dense
     from sbert_ray.modules.dropout import Dropout
     from sbert_ray.modules.layer_norm import LayerNorm
-    from sbert_ray.modules.module import Features, LoadOptions, Module
+    from sbert_ray.modules.module import InputModule, LoadOptions, Module
     from sbert_ray.modules.normalize import Normalize
     from sbert_ray.modules.pooling import Pooling
     from sbert_ray.modules.transformer import Transformer
@@ -22,11 +23,16 @@ MODULES = {
 }
 """Where the module of each name in ``modules.json`` is defined."""
 
+INPUT_MODULES = {"Transformer"}
+"""Those that may come first in a model."""
+
 __all__ = [
+    "INPUT_MODULES",
     "MODULES",
     "Dense",
     "Dropout",
     "Features",
+    "InputModule",
     "LayerNorm",
     "LoadOptions",
     "Module",
@@ -35,7 +41,11 @@ __all__ = [
     "Transformer",
 ]
 
-_HOMES = MODULES | dict.fromkeys(("Features", "LoadOptions", "Module"), "sbert_ray.modules.module")
+_HOMES = {
+    **MODULES,
+    **dict.fromkeys(("InputModule", "LoadOptions", "Module"), "sbert_ray.modules.module"),
+    "Features": "sbert_ray.inference.prepared",
+}
 
 
 def __getattr__(name: str) -> Any:

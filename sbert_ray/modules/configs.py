@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 POOLING_FLAGS = {  # in the order in which several are concatenated
     "pooling_mode_cls_token": "cls",
@@ -20,8 +20,24 @@ TRANSFORMER_CONFIG_NAMES = tuple(
 )
 
 
-TEXT_OUTPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
-"""How a Transformer that embeds texts says so."""
+class Task(NamedTuple):
+    """What a transformer is for."""
+
+    architecture: str
+    """The class of transformers that loads it."""
+    output: str
+    """The field of its output that is read."""
+    feature: str
+    """What the Transformer module calls it."""
+
+
+TASKS = {
+    "feature-extraction": Task("AutoModel", "last_hidden_state", "token_embeddings"),
+    "fill-mask": Task("AutoModelForMaskedLM", "logits", "token_embeddings"),
+    "sequence-classification": Task("AutoModelForSequenceClassification", "logits", "scores"),
+    "text-generation": Task("AutoModelForCausalLM", "logits", "causal_logits"),
+}
+"""By the name that configs use."""
 
 SAFE_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
@@ -74,13 +90,17 @@ def check_transformer_config(config: Mapping[str, Any], folder: Path) -> None:
         ValueError: It does.
     """
     where = f"the transformer in {str(folder)!r}"
-    expected = {"transformer_task": "feature-extraction", "module_output_name": "token_embeddings"}
-    if wrong := {key: config[key] for key, value in expected.items() if config.get(key, value) != value}:
-        raise ValueError(f"{where} must have {expected}, got {wrong}")
+    task = config.get("transformer_task", "feature-extraction")
+    if task not in TASKS:
+        raise ValueError(f"{where} must have a transformer_task of {sorted(TASKS)}, got {task!r}")
+    expected = TASKS[task].feature
+    if (found := config.get("module_output_name", expected)) != expected:
+        raise ValueError(f"{where} must have the module_output_name {expected!r} for {task!r}, got {found!r}")
     modalities = config.get("modality_config") or {}
-    text = modalities.get("text", TEXT_OUTPUT)
-    if {key: text.get(key) for key in TEXT_OUTPUT} != TEXT_OUTPUT:
-        raise ValueError(f"{where} must embed text by {TEXT_OUTPUT}, got {text}")
+    text_output = {"method": "forward", "method_output_name": TASKS[task].output}
+    text = modalities.get("text", text_output)
+    if {key: text.get(key) for key in text_output} != text_output:
+        raise ValueError(f"{where} must read text by {text_output}, got {text}")
     if "message" in modalities:
         raise ValueError(f"{where} puts texts into a chat template (modality 'message'), which is not supported")
     unsupported = ("processing_kwargs", "query_length", "document_length", "query_expansion")

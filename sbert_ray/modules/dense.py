@@ -7,7 +7,8 @@ from typing import Any, Self
 
 from torch import Tensor, nn
 
-from sbert_ray.modules.module import Features, Module, known_keys
+from sbert_ray.inference.prepared import Features
+from sbert_ray.modules.module import Module, known_keys
 
 
 class Dense(Module):

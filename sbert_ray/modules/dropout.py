@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from sbert_ray.modules.module import Features, Module
+from sbert_ray.inference.prepared import Features
+from sbert_ray.modules.module import Module
 
 
 class Dropout(Module):

@@ -3,22 +3,20 @@
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
+from sbert_ray.inference.prepared import Features, Prepared
 from sbert_ray.modules.configs import read_json
 
 logger = logging.getLogger(__name__)
-
-Features = dict[str, Tensor]
-"""What flows through a model: ``input_ids`` and ``attention_mask`` (B, T) and, with a prompt, ``prompt_length`` (1,);
-then ``token_embeddings`` (B, T, D), then ``sentence_embedding`` (B, D)."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,9 @@ class Module(nn.Module, ABC):
 
     config_name: ClassVar[str] = "config.json"
 
+    forward_kwargs: ClassVar[frozenset[str]] = frozenset()
+    """Names of the further arguments that ``forward`` takes from the model's."""
+
     @abstractmethod
     def forward(self, features: Features) -> Features:
         """Return ``features`` with this module's output added."""
@@ -60,6 +61,16 @@ class Module(nn.Module, ABC):
     def get_embedding_dimension(self) -> int | None:
         """Return D of the embeddings that come out, or None where the module leaves D as it is."""
         return None
+
+    @classmethod
+    def default(cls, config: Mapping[str, Any], before: Sequence["Module"]) -> Self:  # noqa: ARG003 (for those that ask)
+        """Build the module that a checkpoint without it gets.
+
+        Args:
+            config: The constructor's arguments.
+            before: The modules before it.
+        """
+        return cls(**config)
 
     @classmethod
     def load(cls, folder: Path, options: LoadOptions) -> Self:
@@ -95,6 +106,42 @@ class Module(nn.Module, ABC):
         path = folder / cls.config_name
         config: dict[str, Any] = read_json(path) if path.exists() else {}
         return config
+
+
+class InputModule(Module):
+    """A module that may come first in a model: it makes features of what users give."""
+
+    save_in_root: ClassVar[bool] = False
+    """Whether its files lie at the root of the checkpoint when it comes first."""
+
+    modalities: tuple[str, ...] = ("text",)
+    """Kinds of input that it takes: of ``text`` and ``image``."""
+
+    tokenizer: Any
+    max_seq_length: int | None
+
+    @abstractmethod
+    def prepare(
+        self,
+        inputs: Sequence[Any],
+        prompt: str | None = None,
+        *,
+        task: str | None = None,
+        on_chunk: Callable[[], None] | None = None,
+    ) -> Prepared:
+        """Do what needs no device, such as tokenizing; safe while another thread runs the model.
+
+        Args:
+            inputs: N texts, pairs of texts or images, all of one kind.
+            prompt: Put before each text.
+            task: What the inputs are: ``query``, ``document`` or another route of a Router.
+            on_chunk: Called now and then, as a sign of life.
+        """
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, *, task: str | None = None) -> Features:
+        """Return the features of all inputs as one batch."""
+        prepared = self.prepare(inputs, prompt, task=task)
+        return prepared.batch(np.arange(len(prepared)))
 
 
 def known_keys(config: Mapping[str, Any], names: set[str], folder: Path) -> dict[str, Any]:

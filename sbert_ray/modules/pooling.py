@@ -7,13 +7,14 @@ be on either side.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
+from sbert_ray.inference.prepared import Features
 from sbert_ray.modules.configs import modern_pooling_config
-from sbert_ray.modules.module import Features, Module
+from sbert_ray.modules.module import Module
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Pooling(Module):
     @staticmethod
     def _pool(mode: str, tokens: Tokens, features: Features) -> Tensor:
         if mode == "cls" and "cls_token_embeddings" in features:
-            return features["cls_token_embeddings"]
+            return cast(Tensor, features["cls_token_embeddings"])
         return POOLERS[mode](tokens)
 
     def get_embedding_dimension(self) -> int:

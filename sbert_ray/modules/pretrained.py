@@ -9,11 +9,11 @@ from typing import Any
 import transformers
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sbert_ray.inference.precision import load_dtype
-from sbert_ray.modules.configs import SAFE_WEIGHTS
+from sbert_ray.modules.configs import SAFE_WEIGHTS, TASKS
 from sbert_ray.modules.module import LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,9 @@ ENCODERS = {  # encoder-decoder models of which the encoder alone embeds
     "umt5": "UMT5EncoderModel",
 }
 
+WHOLE = ("bart", "mbart")
+"""Encoder-decoder models whose decoder's last hidden state embeds, as the peer has it."""
+
 STORED_MODEL_KWARGS = ("add_pooling_layer", "attn_implementation", "dtype", "torch_dtype")
 STORED_PROCESSOR_KWARGS = (
     "add_bos_token add_eos_token add_prefix_space bos_token clean_up_tokenization_spaces cls_token do_lower_case"
@@ -37,13 +40,16 @@ NOT_A_SETTING = ("auto_map", "model_type")
 """Fields of a transformer's config that decide which code runs."""
 
 
-def load_model(folder: Path, config: dict[str, Any], options: LoadOptions) -> PreTrainedModel:
+def load_model(
+    folder: Path | str, config: dict[str, Any], options: LoadOptions, task: str = "feature-extraction"
+) -> PreTrainedModel:
     """Load the transformer in ``folder``.
 
     Args:
-        folder: A checkpoint of transformers.
+        folder: A checkpoint of transformers, or its id on the hub.
         config: The Transformer module's config, of which ``model_kwargs`` and ``config_kwargs`` are used.
         options: They win over the config.
+        task: What the model is for, one of `TASKS`.
 
     Raises:
         ValueError: The architecture cannot embed, weights are missing, or an option is not supported.
@@ -51,31 +57,47 @@ def load_model(folder: Path, config: dict[str, Any], options: LoadOptions) -> Pr
     kwargs = _stored(config, "model_kwargs", STORED_MODEL_KWARGS, folder) | dict(options.model_kwargs)
     if "device_map" in kwargs:
         raise ValueError("model_kwargs must not hold device_map; pass device instead")
-    common = _common(options)
+    common = _common(folder, options)
     model_config = _load_config(folder, config, options)
+    if task == "sequence-classification" and "num_labels" not in options.config_kwargs:
+        architectures = getattr(model_config, "architectures", None) or []
+        if not any(name.endswith("ForSequenceClassification") for name in architectures):
+            model_config.num_labels = 1  # a model that was made for something else becomes one that scores
     _check_attention(model_config, kwargs, folder)
     requested = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or options.config_kwargs.get("dtype")
     dtype = load_dtype(requested, getattr(model_config, "dtype", None), options.device)
-    if options.allow_pickle and any((folder / name).exists() for name in SAFE_WEIGHTS):
+    if options.allow_pickle and any(Path(folder, name).exists() for name in SAFE_WEIGHTS):
         del kwargs["use_safetensors"]  # it is another module that has pickled weights
     kwargs.setdefault("use_safetensors", True)  # never a pickle, unless the user asks for it
     with _no_progress_bar():
-        model, report = _architecture(model_config).from_pretrained(
+        model, report = _architecture(model_config, task).from_pretrained(
             folder, config=model_config, dtype=dtype, output_loading_info=True, **(common | kwargs)
         )
-    # Poolers are not used, and many checkpoints lack theirs.
-    if missing := sorted(key for key in report["missing_keys"] if "pooler" not in key):
-        raise ValueError(f"the weights in {str(folder)!r} must hold {missing[:5]} ({len(missing)} are missing)")
+    _check_missing(model, report["missing_keys"], task, folder)
     loaded: PreTrainedModel = model.eval()
     return loaded
 
 
-def load_tokenizer(folder: Path, config: dict[str, Any], options: LoadOptions, model_config: PreTrainedConfig) -> Any:
+def _check_missing(model: Any, keys: Collection[str], task: str, folder: Path | str) -> None:
+    # Poolers are not used for embeddings, and many checkpoints lack theirs.
+    missing = sorted(key for key in keys if "pooler" not in key)
+    if task == "sequence-classification":
+        prefix = f"{model.base_model_prefix}."
+        if new := [key for key in missing if not key.startswith(prefix)]:
+            logger.warning("%s has no %s: they start at random, to be trained", folder, new)
+        missing = [key for key in missing if key.startswith(prefix)]
+    if missing:
+        raise ValueError(f"the weights in {str(folder)!r} must hold {missing[:5]} ({len(missing)} are missing)")
+
+
+def load_tokenizer(
+    folder: Path | str, config: dict[str, Any], options: LoadOptions, model_config: PreTrainedConfig
+) -> Any:
     """Load the tokenizer in ``folder``, its ``model_max_length`` being the module's, or what the model can take."""
     kwargs = _stored(config, "processor_kwargs", STORED_PROCESSOR_KWARGS, folder) | dict(options.processor_kwargs)
     if config.get("max_seq_length") is not None:
         kwargs.setdefault("model_max_length", config["max_seq_length"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, **(_common(options) | kwargs))
+    tokenizer = AutoTokenizer.from_pretrained(folder, **(_common(folder, options) | kwargs))
     positions = getattr(model_config, "max_position_embeddings", -1)
     if "model_max_length" not in kwargs and positions not in (None, -1):
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
@@ -84,8 +106,8 @@ def load_tokenizer(folder: Path, config: dict[str, Any], options: LoadOptions, m
     return tokenizer
 
 
-def _load_config(folder: Path, config: Mapping[str, Any], options: LoadOptions) -> PreTrainedConfig:
-    given, common = dict(options.config_kwargs), _common(options)
+def _load_config(folder: Path | str, config: Mapping[str, Any], options: LoadOptions) -> PreTrainedConfig:
+    given, common = dict(options.config_kwargs), _common(folder, options)
     loaded: PreTrainedConfig = AutoConfig.from_pretrained(folder, **(common | given))
     if config.get("config_kwargs"):
         fields = loaded.to_dict().keys() - set(NOT_A_SETTING)
@@ -94,7 +116,7 @@ def _load_config(folder: Path, config: Mapping[str, Any], options: LoadOptions) 
     return loaded
 
 
-def _check_attention(config: PreTrainedConfig, kwargs: Mapping[str, Any], folder: Path) -> None:
+def _check_attention(config: PreTrainedConfig, kwargs: Mapping[str, Any], folder: Path | str) -> None:
     found = str(getattr(config, "_attn_implementation", None))
     if "/" in found and "attn_implementation" not in kwargs:
         raise ValueError(
@@ -103,7 +125,7 @@ def _check_attention(config: PreTrainedConfig, kwargs: Mapping[str, Any], folder
         )
 
 
-def _stored(config: Mapping[str, Any], name: str, allowed: Collection[str], folder: Path) -> dict[str, Any]:
+def _stored(config: Mapping[str, Any], name: str, allowed: Collection[str], folder: Path | str) -> dict[str, Any]:
     """Return the arguments that a checkpoint's config gives under ``name``, less what only the user may give."""
     stored: dict[str, Any] = config.get(name) or {}
     kept = {key: value for key, value in stored.items() if key in allowed and not key.startswith("_")}
@@ -114,17 +136,20 @@ def _stored(config: Mapping[str, Any], name: str, allowed: Collection[str], fold
     return kept
 
 
-def _common(options: LoadOptions) -> dict[str, Any]:
-    # Code that is not in the folder may have to be fetched; nothing else has.
-    return {"trust_remote_code": options.trust_remote_code, "local_files_only": not options.trust_remote_code}
+def _common(folder: Path | str, options: LoadOptions) -> dict[str, Any]:
+    # Of a folder, only code that is not in it may have to be fetched.
+    is_whole = Path(folder).is_dir() and not options.trust_remote_code
+    return {"trust_remote_code": options.trust_remote_code, "local_files_only": is_whole}
 
 
-def _architecture(config: PreTrainedConfig) -> Any:
-    if config.model_type in ENCODERS:
-        return getattr(transformers, ENCODERS[config.model_type])
-    if getattr(config, "is_encoder_decoder", False):
-        raise ValueError(f"encoder-decoder models must be of {sorted(ENCODERS)}, got {config.model_type!r}")
-    return AutoModel
+def _architecture(config: PreTrainedConfig, task: str) -> Any:
+    if task == "feature-extraction":
+        if config.model_type in ENCODERS:
+            return getattr(transformers, ENCODERS[config.model_type])
+        if getattr(config, "is_encoder_decoder", False) and config.model_type not in WHOLE:
+            known = sorted({*ENCODERS, *WHOLE})
+            raise ValueError(f"encoder-decoder models must be of {known}, got {config.model_type!r}")
+    return getattr(transformers, TASKS[task].architecture)
 
 
 def _lowercase(tokenizer: Any) -> None:

@@ -150,14 +150,14 @@ def test_a_row_that_the_model_refuses_goes_to_quarantine_alone(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = make_embedder(tmp_path, tiny_checkpoint, dataset())
-    tokenize = worker.model.tokenize_texts
+    tokenize = worker.model.prepare
 
     def picky(texts: list[str], prompt: str | None, **options: Any) -> Any:
         if "blue" in texts:
             raise RuntimeError("no blue, please")
         return tokenize(texts, prompt, **options)
 
-    monkeypatch.setattr(worker.model, "tokenize_texts", picky)
+    monkeypatch.setattr(worker.model, "prepare", picky)
     report = worker.process(Unit(0, "a.parquet", 0, 8), silent)
     assert [(row.id, row.reason, row.text) for row in report.bad] == [(107, "RuntimeError: no blue, please", "blue")]
     assert report.committed.rows == 7
@@ -171,7 +171,7 @@ def test_a_model_that_refuses_all_rows_is_at_fault_itself(
     def broken(texts: list[str], prompt: str | None, **options: Any) -> Any:
         raise RuntimeError("no device")
 
-    monkeypatch.setattr(worker.model, "tokenize_texts", broken)
+    monkeypatch.setattr(worker.model, "prepare", broken)
     with pytest.raises(RuntimeError, match="no device"):
         worker.process(Unit(0, "a.parquet", 0, 8), silent)
     assert list((tmp_path / "out/data").iterdir()) == []
@@ -181,14 +181,14 @@ def test_an_embedding_that_is_not_finite_goes_to_quarantine(
     tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = make_embedder(tmp_path, tiny_checkpoint, dataset(), precision="float16")
-    embed_tokens = worker.model.embed_tokens
+    embed_prepared = worker.model.embed_prepared
 
     def spoiled(tokens: Any, **options: Any) -> Any:
-        run = embed_tokens(tokens, **options)
+        run = embed_prepared(tokens, **options)
         run.embeddings[tokens.lengths == 7] *= 1e6  # too large for float16
         return run
 
-    monkeypatch.setattr(worker.model, "embed_tokens", spoiled)
+    monkeypatch.setattr(worker.model, "embed_prepared", spoiled)
     report = worker.process(Unit(0, "a.parquet", 0, 8), silent)
     assert [(row.id, row.text) for row in report.bad] == [(104, "the slow red cat ran")]
     assert report.committed.rows == 7
@@ -202,7 +202,7 @@ def test_a_broken_device_is_no_rows_fault(
     def broken(tokens: Any, **options: Any) -> Any:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(worker.model, "embed_tokens", broken)
+    monkeypatch.setattr(worker.model, "embed_prepared", broken)
     with pytest.raises(BrokenDeviceError, match="illegal memory access"):
         worker.process(Unit(0, "a.parquet", 0, 8), silent)
 

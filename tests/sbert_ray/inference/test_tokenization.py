@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, BertTokenizer
 
-from sbert_ray.inference.engine import Padding, pad_batch
 from sbert_ray.inference.tokenization import TextTokenizer
 
 TEXTS = [
@@ -24,7 +23,7 @@ TEXTS = [
 def test_equals_the_tokenizers_own_call(side: str, limit: int, minilm: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(minilm, padding_side=side, truncation_side=side, model_max_length=limit)
     tokens = TextTokenizer(tokenizer)(TEXTS)
-    batch = pad_batch(tokens, np.arange(len(TEXTS)), Padding(tokenizer.pad_token_id, 0, side))
+    batch = tokens.batch(np.arange(len(TEXTS)))
     expected = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="np")
     assert batch.keys() == expected.keys()
     for name, values in expected.items():

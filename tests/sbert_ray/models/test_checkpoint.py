@@ -14,11 +14,12 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from sbert_ray.models.checkpoint import describe_checkpoint, read_modules, resolve_checkpoint
+from sbert_ray.models.checkpoint import describe_checkpoint, resolve_checkpoint
 from sbert_ray.models.hub import folder_digest
-from sbert_ray.modules.configs import TEXT_OUTPUT
+from sbert_ray.models.layout import read_modules
 
 NO_PROMPTS = {"query": "", "document": ""}
+TEXT_OUTPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 
 @pytest.fixture
@@ -86,10 +87,10 @@ def test_paths_stay_within_the_folder(path: str, checkpoint: Path) -> None:
         read_modules(checkpoint)
 
 
-def test_the_first_module_must_be_a_transformer(checkpoint: Path) -> None:
+def test_the_first_module_must_take_inputs(checkpoint: Path) -> None:
     entry = {"idx": 0, "name": "0", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}
     (checkpoint / "modules.json").write_text(json.dumps([entry]))
-    with pytest.raises(ValueError, match=r"must be a Transformer, got \['Pooling'\]"):
+    with pytest.raises(ValueError, match=r"must be one of .*'Transformer'.*, got \['Pooling'\]"):
         describe_checkpoint(checkpoint)
 
 
@@ -123,10 +124,11 @@ def test_a_pickle_is_refused_unless_asked_for(checkpoint: Path) -> None:
     assert describe_checkpoint(checkpoint, allow_pickle=True).embedding_dimension == 16
 
 
-def test_other_kinds_of_models_are_refused(checkpoint: Path) -> None:
-    edit(checkpoint / "config_sentence_transformers.json", model_type="CrossEncoder")
-    with pytest.raises(ValueError, match="must be 'SentenceTransformer', got 'CrossEncoder'"):
-        describe_checkpoint(checkpoint)
+def test_another_kind_of_model_becomes_a_plain_encoder(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(checkpoint / "config_sentence_transformers.json", model_type="CrossEncoder", prompts={"query": "q: "})
+    info = describe_checkpoint(checkpoint)
+    assert (info.modules, dict(info.prompts)) == (("Transformer", "Pooling"), NO_PROMPTS)
+    assert "loading the CrossEncoder in" in caplog.text
 
 
 def test_an_adapter_is_refused(checkpoint: Path) -> None:

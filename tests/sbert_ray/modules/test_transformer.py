@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BartConfig
+from transformers import BigBirdPegasusConfig
 
 from sbert_ray.modules import LoadOptions, Transformer
 
@@ -34,14 +34,15 @@ def test_makes_a_padded_batch(checkpoint: Path) -> None:
 def test_lowercases_where_the_config_says_so(lower: bool, checkpoint: Path) -> None:
     (checkpoint / "sentence_bert_config.json").write_text(json.dumps({"do_lower_case": lower}))
     loaded = load(checkpoint, processor_kwargs={"do_lower_case": False})
-    assert (loaded.tokenize_texts(["CAT"]).ids.tolist() == loaded.tokenize_texts(["cat"]).ids.tolist()) is lower
+    assert (loaded.prepare(["CAT"]).ids.tolist() == loaded.prepare(["cat"]).ids.tolist()) is lower
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"transformer_task": "fill-mask"}, r"must have .*'feature-extraction'.*, got .*'fill-mask'"),
-        ({"modality_config": {"text": {"method": "get_text_features"}}}, "must embed text by"),
+        ({"transformer_task": "any-to-any"}, r"must have a transformer_task of \['feature-ex.*, got 'any-to-any'"),
+        ({"module_output_name": "scores"}, "must have the module_output_name 'token_embeddings' for 'feature-ex"),
+        ({"modality_config": {"text": {"method": "get_text_features"}}}, "must read text by"),
         ({"modality_config": {"message": {}}}, "puts texts into a chat template"),
         ({"query_length": 32}, r"has \['query_length'\], which are not supported"),
     ],
@@ -94,7 +95,7 @@ def test_a_stored_config_cannot_lead_out_of_the_checkpoint_or_grant_trust(
     (checkpoint / "sentence_bert_config.json").write_text(text)
     loaded = load(checkpoint)
     assert "only you may" in caplog.text
-    assert loaded.tokenize_texts(["cat"]).ids.tolist() == expected.tokenize_texts(["cat"]).ids.tolist()
+    assert loaded.prepare(["cat"]).ids.tolist() == expected.prepare(["cat"]).ids.tolist()
     for name, weight in expected.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight)
 
@@ -139,8 +140,8 @@ def test_a_dtype_is_taken_from_either_place(options: dict[str, Any], checkpoint:
 
 
 def test_other_encoder_decoders_are_refused(checkpoint: Path) -> None:
-    BartConfig(d_model=16).save_pretrained(checkpoint)
-    with pytest.raises(ValueError, match=r"encoder-decoder models must be of \['longt5', .*, got 'bart'"):
+    BigBirdPegasusConfig(d_model=16).save_pretrained(checkpoint)
+    with pytest.raises(ValueError, match=r"encoder-decoder models must be of \['bart', .*, got 'bigbird_pegasus'"):
         load(checkpoint)
 
 
