@@ -1,18 +1,44 @@
 """Embeddings in fewer bits: scalar quantization to 8 bits and binary quantization to 1. Knows no torch.
 
-Shapes: N embeddings of dimension D.
+Also the public import path of the searches with FAISS and usearch, whose code is in `sbert_ray.search`.
+
+Shapes: N embeddings of dimension D; codes of W values, W = D of 8 bits, or W = ceil(D / 8) of 8 times 1 bit.
 """
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from sbert_ray.search import semantic_search_faiss, semantic_search_usearch
+
+__all__ = [
+    "PRECISIONS",
+    "calibration_ranges",
+    "dequantize_embeddings",
+    "quantize_embeddings",
+    "ranges_for",
+    "semantic_search_faiss",
+    "semantic_search_usearch",
+    "to_array",
+]
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+SCALAR_PRECISIONS = ("int8", "uint8")
+BINARY_PRECISIONS = ("binary", "ubinary")
 _STABLE_ROWS = 100  # fewer rows than this give ranges that the next rows fall out of
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("semantic_search_faiss", "semantic_search_usearch"):
+        import sbert_ray.search
+
+        return getattr(sbert_ray.search, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def calibration_ranges(embeddings: Any) -> NDArray[np.float32]:
@@ -21,7 +47,7 @@ def calibration_ranges(embeddings: Any) -> NDArray[np.float32]:
     Raises:
         ValueError: There are fewer than two embeddings.
     """
-    array = _array(embeddings)
+    array = to_array(embeddings)
     if array.ndim != 2 or len(array) < 2:
         raise ValueError(f"ranges need at least two embeddings (N, D), got an array of shape {array.shape}")
     return np.stack([array.min(0), array.max(0)]).astype(np.float32)
@@ -52,39 +78,59 @@ def quantize_embeddings(
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known precisions are {list(PRECISIONS)}")
     if isinstance(embeddings, (list, tuple)):
-        arrays = [_array(item) for item in embeddings]
+        arrays = [to_array(item) for item in embeddings]
         if not arrays:
             return []
         if arrays[0].ndim == 2:
-            if precision in ("int8", "uint8") and ranges is None:
-                ranges = _ranges(np.concatenate(arrays), precision, calibration_embeddings)
+            if precision in SCALAR_PRECISIONS and ranges is None:
+                ranges = ranges_for(np.concatenate(arrays), precision, calibration_embeddings)
             return [_quantize(array, precision, ranges, None) for array in arrays]
         embeddings = np.stack(arrays)
-    return _quantize(_array(embeddings), precision, ranges, calibration_embeddings)
+    return _quantize(to_array(embeddings), precision, ranges, calibration_embeddings)
 
 
-def _quantize(
-    array: NDArray[Any], precision: str, ranges: NDArray[np.floating[Any]] | None, calibration_embeddings: Any
-) -> NDArray[Any]:
-    if array.dtype in (np.int8, np.uint8):
-        raise ValueError(f"embeddings must be floats, got {array.dtype}")
+def dequantize_embeddings(
+    codes: Any, precision: str, ranges: NDArray[np.floating[Any]] | None = None, dim: int | None = None
+) -> NDArray[np.float64]:
+    """Return what codes stand for: the low end of a code's step for 8 bits, and 0.0 or 1.0 for a bit.
+
+    Args:
+        codes: Codes (..., W) as `quantize_embeddings` makes them.
+        precision: One of `PRECISIONS`; float32 changes nothing but the dtype.
+        ranges: Least and greatest value by dimension (2, D) that made the codes, for int8 and uint8.
+        dim: The D of binary codes, whose last byte may be half empty; 8 times W if None.
+
+    Returns:
+        Values (..., D).
+
+    Raises:
+        ValueError: The precision is unknown, or it is int8 or uint8 and there are no ranges.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known precisions are {list(PRECISIONS)}")
+    array = to_array(codes)
     if precision == "float32":
-        return array.astype(np.float32)
-    if precision in ("binary", "ubinary"):
-        bits = np.packbits(array > 0, axis=-1)
-        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
-    if array.ndim == 2 and not len(array):
-        return array.astype(precision)
+        return array.astype(np.float64)
+    if precision in BINARY_PRECISIONS:
+        return np.unpackbits(unsigned_bits(array, precision), axis=-1)[..., :dim].astype(np.float64)
     if ranges is None:
-        ranges = _ranges(array, precision, calibration_embeddings)
-    low, high = np.asarray(ranges, np.float32)
-    step = (high - low) / 255
-    codes = np.clip(np.floor((array - low) / np.where(step == 0, 1, step)), 0, 255)
-    quantized: NDArray[Any] = codes.astype(np.uint8) if precision == "uint8" else (codes - 128).astype(np.int8)
-    return quantized
+        raise ValueError(f"{precision} codes need the ranges that made them, got None")
+    low, step = _low_and_step(ranges)
+    values: NDArray[np.float64] = (array.astype(np.float64) + (128 if precision == "int8" else 0)) * step + low
+    return values
 
 
-def _ranges(array: NDArray[Any], precision: str, calibration_embeddings: Any) -> NDArray[np.float32]:
+def unsigned_bits(codes: NDArray[Any], precision: str) -> NDArray[np.uint8]:
+    """Return the packed bits (N, W) of binary codes, which are 128 less, or of ubinary ones, which are the bits."""
+    return np.ascontiguousarray(codes).view(np.uint8) ^ np.uint8(0x80 if precision == "binary" else 0)
+
+
+def ranges_for(array: NDArray[Any], precision: str, calibration_embeddings: Any = None) -> NDArray[np.float32]:
+    """Return the ranges of ``calibration_embeddings`` (M, D), or else of ``array`` (N, D) itself, as (2, D).
+
+    Raises:
+        ValueError: They would come from a single embedding.
+    """
     if calibration_embeddings is not None:
         return calibration_ranges(calibration_embeddings)
     if array.ndim == 1 or len(array) == 1:
@@ -94,7 +140,34 @@ def _ranges(array: NDArray[Any], precision: str, calibration_embeddings: Any) ->
     return calibration_ranges(array)
 
 
-def _array(embeddings: Any) -> NDArray[Any]:
+def _quantize(
+    array: NDArray[Any], precision: str, ranges: NDArray[np.floating[Any]] | None, calibration_embeddings: Any
+) -> NDArray[Any]:
+    if array.dtype in (np.int8, np.uint8):
+        raise ValueError(f"embeddings must be floats, got {array.dtype}")
+    if precision == "float32":
+        return array.astype(np.float32)
+    if precision in BINARY_PRECISIONS:
+        bits = np.packbits(array > 0, axis=-1)
+        return bits if precision == "ubinary" else (bits.astype(np.int16) - 128).astype(np.int8)
+    if array.ndim == 2 and not len(array):
+        return array.astype(precision)
+    if ranges is None:
+        ranges = ranges_for(array, precision, calibration_embeddings)
+    low, step = _low_and_step(ranges)
+    codes = np.clip(np.floor((array - low) / step), 0, 255)
+    quantized: NDArray[Any] = codes.astype(np.uint8) if precision == "uint8" else (codes - 128).astype(np.int8)
+    return quantized
+
+
+def _low_and_step(ranges: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    low, high = np.asarray(ranges, np.float32)
+    step = (high - low) / 255
+    return low, np.where(step == 0, np.float32(1), step)
+
+
+def to_array(embeddings: Any) -> NDArray[Any]:
+    """Return embeddings, or codes, as an array: what NumPy makes of them, and half precision tensors as float32."""
     if hasattr(embeddings, "detach"):  # a tensor, told without importing torch
         tensor = embeddings.detach().cpu()
         is_half = tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4  # numpy has no bfloat16

@@ -1,10 +1,13 @@
 """Quantization by hand and against the peer."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
-from sbert_ray.quantization import PRECISIONS, calibration_ranges, quantize_embeddings
+from sbert_ray.quantization import PRECISIONS, calibration_ranges, dequantize_embeddings, quantize_embeddings
 
 EMBEDDINGS = np.random.default_rng(0).standard_normal((150, 12)).astype(np.float32)
 RANGES = np.array([[0.0, -1.0], [255.0, -1.0]], np.float32)  # steps of 1, and of 0, which counts as 1
@@ -54,6 +57,39 @@ def test_few_rows_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     assert "int8 ranges come from 10 embeddings only" in caplog.text
 
 
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_codes_stand_for_the_low_ends_of_their_steps(precision: str) -> None:
+    ranges = calibration_ranges(EMBEDDINGS)
+    values = dequantize_embeddings(quantize_embeddings(EMBEDDINGS, precision, ranges), precision, ranges)
+    step = (ranges[1] - ranges[0]) / 255
+    assert np.all(values <= EMBEDDINGS + 1e-5)
+    assert np.all(EMBEDDINGS - values <= step + 1e-5)
+    assert values.dtype == np.float64
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_bits_stand_for_zeros_and_ones(precision: str) -> None:
+    values = dequantize_embeddings(quantize_embeddings(EMBEDDINGS, precision), precision, dim=12)
+    np.testing.assert_array_equal(values, EMBEDDINGS > 0)
+    assert dequantize_embeddings(quantize_embeddings(EMBEDDINGS, precision), precision).shape == (150, 16)
+
+
+def test_floats_stand_for_themselves() -> None:
+    np.testing.assert_array_equal(dequantize_embeddings(EMBEDDINGS, "float32"), EMBEDDINGS)
+
+
+def test_searches_are_there_on_first_use() -> None:
+    code = (
+        "import sys, sbert_ray.quantization as q; assert 'torch' not in sys.modules; "
+        "q.semantic_search_faiss, q.semantic_search_usearch"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    import sbert_ray.quantization
+
+    with pytest.raises(AttributeError, match=r"module 'sbert_ray.quantization' has no attribute 'search'"):
+        sbert_ray.quantization.search  # noqa: B018 (the attribute is what is tested)
+
+
 def test_errors_say_what_is_needed() -> None:
     with pytest.raises(ValueError, match="unknown precision 'int4'; known precisions are"):
         quantize_embeddings(EMBEDDINGS, "int4")
@@ -65,3 +101,7 @@ def test_errors_say_what_is_needed() -> None:
         ValueError, match=r"ranges need at least two embeddings \(N, D\), got an array of shape \(1, 12\)"
     ):
         calibration_ranges(EMBEDDINGS[:1])
+    with pytest.raises(ValueError, match="unknown precision 'int4'; known precisions are"):
+        dequantize_embeddings(EMBEDDINGS, "int4")
+    with pytest.raises(ValueError, match="int8 codes need the ranges that made them, got None"):
+        dequantize_embeddings(EMBEDDINGS, "int8")

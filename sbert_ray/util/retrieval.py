@@ -1,0 +1,5 @@
+"""Face: retrieval at the import path that `sentence_transformers` has for it. No code lives here."""
+
+from sbert_ray.search import information_retrieval, semantic_search
+
+__all__ = ["information_retrieval", "semantic_search"]
