@@ -81,9 +81,18 @@ class RowReader:
         Raises:
             InputError: if the file is damaged.
         """
-        if unit.file.endswith(PARQUET):
+        if self.is_parquet(unit):
             return self._parquet.read(unit, columns)
         return self._jsonl.read(unit, columns, self.max_rows)
+
+    @staticmethod
+    def is_parquet(unit: Unit) -> bool:
+        """Whether a unit is counted in rows of a Parquet file, not in bytes of JSON lines."""
+        return unit.file.endswith(PARQUET)
+
+    def num_rows(self, unit: Unit) -> int:
+        """Return the rows of the Parquet file that a unit is in."""
+        return self._parquet.num_rows(unit.file)
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,11 @@ class ParquetReader:
             raise InputError(f"{where}: the file now holds other rows than when the run was planned")
         yield Rows(unit.file, self._typed(pa.concat_tables(pieces)), np.arange(unit.start, unit.stop))
 
+    def num_rows(self, name: str) -> int:
+        """Return the rows of a file."""
+        with self.storage.open(name, BLOCK_BYTES) as file:
+            return int(pq.ParquetFile(file).metadata.num_rows)
+
     def _read(self, parquet: pq.ParquetFile, file: str, wanted: range, columns: tuple[str, ...]) -> list[pa.Table]:
         for column in columns:
             parquet.schema_arrow.field(column)  # a KeyError if it is gone, whatever is cached
