@@ -7,16 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sbert_ray.models.cross_encoder import CrossEncoder
     from sbert_ray.models.sentence_transformer import SentenceTransformer
+    from sbert_ray.models.sparse_encoder import SparseEncoder
     from sbert_ray.similarity import SimilarityFunction
 
 __version__ = "0.1.0"
 
-__all__ = ["SentenceTransformer", "SimilarityFunction", "__version__"]
+__all__ = ["CrossEncoder", "SentenceTransformer", "SimilarityFunction", "SparseEncoder", "__version__"]
 
 _HOMES = {
+    "CrossEncoder": "sbert_ray.models.cross_encoder",
     "SentenceTransformer": "sbert_ray.models.sentence_transformer",
     "SimilarityFunction": "sbert_ray.similarity",
+    "SparseEncoder": "sbert_ray.models.sparse_encoder",
 }
 
 

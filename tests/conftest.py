@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,57 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modules = [Transformer(BertModel(config), tokenizer), Pooling(16), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "checkpoint"))
     return folder / "checkpoint"
+
+
+def tiny_head(tiny_checkpoint: Path, folder: Path, architecture: str, **config: Any) -> Path:
+    """Make a plain checkpoint of the tiny BERT, with a head and random weights, in ``folder``."""
+    import torch
+    import transformers
+
+    settings = transformers.AutoConfig.from_pretrained(tiny_checkpoint, initializer_range=0.5, **config)
+    torch.manual_seed(1)
+    getattr(transformers, architecture)(settings).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(tiny_checkpoint).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT as a plain checkpoint that gives one score."""
+    folder = tmp_path_factory.mktemp("tiny-cross-encoder")
+    return tiny_head(tiny_checkpoint, folder, "BertForSequenceClassification", num_labels=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_splade(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny BERT as a plain checkpoint that fills masks."""
+    return tiny_head(tiny_checkpoint, tmp_path_factory.mktemp("tiny-splade"), "BertForMaskedLM")
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An 8-dimensional CLIP for texts of 12 tokens and images of 32 pixels, as a plain checkpoint of transformers."""
+    pytest.importorskip("PIL")
+    import torch
+    from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    folder = tmp_path_factory.mktemp("tiny-clip")
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "ca", "cat</w>", "do", "dog</w>"]
+    vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=12)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": len(words), "eos_token_id": len(words) + 1, "pad_token_id": len(words) + 1}
+    text = tower | ids | {"vocab_size": len(vocabulary), "max_position_embeddings": 12, "initializer_factor": 5.0}
+    vision = tower | {"image_size": 32, "patch_size": 8, "initializer_factor": 5.0}
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8, initializer_factor=5.0)
+    CLIPModel(config).save_pretrained(folder)
+    images = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

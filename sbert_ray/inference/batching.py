@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def plan_batches(lengths: NDArray[np.int64], max_tokens: int, batch_cost: int) -> list[NDArray[np.int64]]:
+def plan_batches(
+    lengths: NDArray[np.int64], max_tokens: int, batch_cost: int, max_rows: int | None = None
+) -> list[NDArray[np.int64]]:
     """Cut rows into batches with the least work, as row indices per batch, longest rows first.
 
     Work is counted in token positions: a batch of n rows that are at most T long computes n * T of them, padding
@@ -19,12 +21,13 @@ def plan_batches(lengths: NDArray[np.int64], max_tokens: int, batch_cost: int) -
         lengths: Tokens of each row (N,).
         max_tokens: The most positions of a batch; a longer row is a batch of its own.
         batch_cost: What a batch costs besides its positions, in positions.
+        max_rows: The most rows of a batch.
     """
     order = np.argsort(-lengths, kind="stable")
     _, counts = np.unique(-lengths, return_counts=True)  # ascending in -length: longest first
     ends = np.concatenate([[0], np.cumsum(counts)])  # (K + 1,): where the k-th distinct length begins in `order`
     widest = np.maximum(lengths[order[ends[:-1]]], 1)  # (K,): the k-th distinct length
-    rows_per_batch = np.maximum(max_tokens // widest, 1)
+    rows_per_batch = np.clip(max_tokens // widest, 1, max_rows)
     batches = []
     for first, last in _cheapest_cuts(ends, widest, rows_per_batch, batch_cost):
         rows = order[ends[first] : ends[last]]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.inference.batching import plan_batches
+from sbert_ray.inference.mixed import groups_of
 from sbert_ray.inference.prepared import Features, Prepared
 
 logger = logging.getLogger(__name__)
@@ -61,12 +62,15 @@ class EmbedRun:
     """Positions computed, padding included."""
 
 
-def run_batches(encoder: Encoder, inputs: Prepared, max_tokens: int) -> Iterator[Batch]:
+def run_batches(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: int | None = None) -> Iterator[Batch]:
     """Yield the rows of each batch and the features that the model makes of them.
 
     A batch that does not fit into the device's memory is halved, down to single rows.
     """
-    pending = plan_batches(inputs.lengths, max_tokens, encoder.profile.batch_cost)[::-1]
+    limits = (max_tokens, encoder.profile.batch_cost, max_rows)
+    lengths = inputs.lengths
+    batches = [group[rows] for group in groups_of(inputs) for rows in plan_batches(lengths[group], *limits)]
+    pending = batches[::-1]
     while pending:
         rows = pending.pop()
         features = inputs.batch(rows)

@@ -1,6 +1,31 @@
-"""What users pass to `encode`, as a list of texts."""
+"""What users pass to `encode`, as a list of texts or images."""
 
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+KINDS = ("text", "image")
+"""Kinds of input that a model may take."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
+"""Of texts that are the path or URL of an image, for models that take both."""
+
+
+class BadInputError(ValueError):
+    """An input that cannot be read."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"row {row} of the inputs cannot be read: {reason}")
+        self.row = row
+        """Its place among the inputs."""
+        self.reason = reason
+        """What is wrong with it."""
+
+    def __reduce__(self) -> tuple[type["BadInputError"], tuple[int, str]]:
+        return BadInputError, (self.row, self.reason)
 
 
 def as_texts(inputs: Any) -> tuple[list[str], bool]:
@@ -14,16 +39,97 @@ def as_texts(inputs: Any) -> tuple[list[str], bool]:
     """
     if isinstance(inputs, str):
         return [inputs], True
-    is_table = hasattr(inputs, "columns") or getattr(inputs, "ndim", 1) != 1  # iterating one gives column names
-    if is_table or isinstance(inputs, (bytes, dict)) or not hasattr(inputs, "__len__"):
-        shape = f" of shape {inputs.shape}" if hasattr(inputs, "shape") else ""
-        raise TypeError(f"inputs must be a text or a list of texts, got {type(inputs).__name__}{shape}")
-    if hasattr(inputs, "to_pylist"):  # Arrow, whose items are scalars of its own
-        inputs = inputs.to_pylist()
-    elif hasattr(inputs, "tolist"):
-        inputs = inputs.tolist()
-    texts = list(inputs)
+    texts = _as_list(inputs, "a text or a list of texts", (1,))
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"inputs must be texts; row {row} is of type {type(text).__name__}")
     return texts, False
+
+
+def as_inputs(inputs: Any, kinds: Collection[str], is_routed: bool = False) -> tuple[list[Any], bool]:
+    """Return ``inputs`` as a list, and whether they were a single one.
+
+    Args:
+        inputs: A text or image, or several in a list, tuple, array, pandas Series, Arrow array or the like.
+        kinds: Kinds that the model takes.
+        is_routed: Whether an input may be ``{route: input}``.
+
+    Raises:
+        TypeError: They are something else, a table among it, or a row is of no such kind; the message names it.
+    """
+    if "image" not in kinds and not is_routed:
+        return as_texts(inputs)
+    is_single = isinstance(inputs, (str, dict)) or _is_image(inputs)
+    wanted = " or ".join(kind for kind in KINDS if kind in kinds)
+    rows = [inputs] if is_single else _as_list(inputs, f"a {wanted} or a list of them", (1, 4))
+    for row, value in enumerate(rows):
+        is_route = is_routed and isinstance(value, dict) and not value.keys() & set(KINDS)
+        for inner in value.values() if is_route else [value]:
+            kind_and_value(inner, kinds, row)
+    return rows, is_single
+
+
+def _as_list(inputs: Any, wanted: str, dimensions: Collection[int]) -> list[Any]:
+    # Iterating a table would give the names of its columns.
+    is_table = hasattr(inputs, "columns") or getattr(inputs, "ndim", 1) not in dimensions
+    if is_table or isinstance(inputs, (bytes, dict, str)) or not hasattr(inputs, "__len__"):
+        shape = f" of shape {tuple(inputs.shape)}" if hasattr(inputs, "shape") else ""
+        raise TypeError(f"inputs must be {wanted}, got {type(inputs).__name__}{shape}")
+    if hasattr(inputs, "to_pylist"):  # Arrow, whose items are scalars of its own
+        inputs = inputs.to_pylist()
+    elif hasattr(inputs, "tolist") and getattr(inputs, "ndim", 1) == 1:
+        inputs = inputs.tolist()
+    return list(inputs)
+
+
+def kind_and_value(value: Any, kinds: Collection[str], row: int) -> tuple[str, Any]:
+    """Return the kind of an input, and the input itself, taken out of ``{kind: input}``.
+
+    A text is an image where it is a ``data:`` URI of one, or ends like an image's name and is a URL or the path of a
+    file that is there.
+
+    Args:
+        value: The input.
+        kinds: Kinds that the model takes.
+        row: Its place among the inputs.
+
+    Raises:
+        TypeError: It is of no such kind.
+    """
+    if isinstance(value, dict) and len(value) == 1 and (kind := next(iter(value))) in KINDS:
+        [value] = value.values()
+    elif isinstance(value, str):
+        kind = "image" if "image" in kinds and _names_image(value) else "text"
+    elif isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        kind, value = "text", tuple(value)
+    else:
+        kind = "image" if _is_image(value) else ""
+    if kind not in kinds or (kind == "text" and not isinstance(value, (str, tuple))):
+        wanted = " or ".join(f"{name}s" for name in KINDS if name in kinds)
+        raise TypeError(f"inputs must be {wanted}; row {row} is of type {type(value).__name__}")
+    return kind, value
+
+
+def is_url(text: str) -> bool:
+    """Return whether a text is the URL of something on the web."""
+    return text.startswith(("http://", "https://")) and " " not in text
+
+
+def _names_image(text: str) -> bool:
+    if text.startswith("data:image/"):
+        return True
+    if not is_url(text):
+        return text.lower().endswith(IMAGE_SUFFIXES) and os.path.isfile(text)
+    try:
+        return urlsplit(text).path.lower().endswith(IMAGE_SUFFIXES)
+    except ValueError:  # brackets around what is no address
+        return False
+
+
+def _is_image(value: Any) -> bool:
+    if isinstance(value, (bytes, bytearray, memoryview, Path)):
+        return True
+    pillow = sys.modules.get("PIL.Image")  # without which nobody can have one
+    if pillow is not None and isinstance(value, pillow.Image):
+        return True
+    return hasattr(value, "shape") and getattr(value, "ndim", 0) == 3

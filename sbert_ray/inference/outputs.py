@@ -4,7 +4,7 @@ Shapes: N texts, T tokens of one text, D dimensions.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sbert_ray.inference.engine import Encoder, run_batches
 from sbert_ray.inference.prepared import Features, Prepared
+from sbert_ray.modules.token_logits import TokenLogits
 from sbert_ray.quantization import quantize_embeddings
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"] | None
@@ -29,6 +30,8 @@ def check_choices(output_value: str | None, precision: str, batch_size: int) -> 
         raise ValueError(f"unknown precision {precision!r}; known precisions are {list(get_args(Precision))}")
     if output_value not in ("sentence_embedding", "token_embeddings", None):
         raise ValueError(f"output_value must be 'sentence_embedding', 'token_embeddings' or None, got {output_value!r}")
+    if output_value is None and precision != "float32":
+        raise ValueError(f"precision must be 'float32' for output_value=None, got {precision!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
 
@@ -47,8 +50,11 @@ def converted(
 def as_tensors(row: Any, device: torch.device) -> Any:
     """Return what `features_by_row` gives for a text, made of arrays, as tensors on a device."""
     if isinstance(row, dict):
-        return {name: torch.as_tensor(value, device=device) for name, value in row.items()}
-    return torch.as_tensor(row, device=device)
+        return {name: as_tensors(value, device) for name, value in row.items()}
+    if isinstance(row, tuple):
+        return tuple(as_tensors(value, device) for value in row)
+    is_array = isinstance(row, (np.ndarray, np.generic, Tensor))
+    return torch.as_tensor(row, device=device) if is_array else row
 
 
 def features_by_row(
@@ -68,21 +74,40 @@ def features_by_row(
         output_value: Which of the two.
         finish: Applied to the sentence embeddings (B, D) among all features.
         on_batch: Called with the number of rows after each batch.
+
+    Raises:
+        ValueError: Token embeddings are asked for, and the model makes none.
     """
     results: list[Any] = [None] * len(inputs)
     for rows, features in run_batches(encoder, inputs, max_tokens):
+        if output_value and output_value not in features:
+            raise ValueError(f"output_value must not be {output_value!r} for a model that makes none")
         if "sentence_embedding" in features:
             features = features | {"sentence_embedding": finish(features["sentence_embedding"])}  # noqa: PLW2901
-        for index, row in enumerate(rows):
-            results[row] = _token_embeddings(features, index) if output_value else _row(features, index)
+        found = _token_embeddings(features) if output_value else _rows(features, len(rows))
+        for row, result in zip(rows, found, strict=True):
+            results[row] = result
         on_batch(len(rows))
     return results
 
 
-def _token_embeddings(features: Features, index: int) -> Tensor:
-    return cast(Tensor, features["token_embeddings"][index][features["attention_mask"][index].bool()])
+def _token_embeddings(features: Features) -> list[Tensor]:
+    pairs = zip(features["token_embeddings"], features["attention_mask"], strict=True)
+    return [tokens[mask.bool()] for tokens, mask in pairs]
 
 
-def _row(features: Features, index: int) -> Features:
-    # The prompt's length holds for the whole batch.
-    return {name: value if name == "prompt_length" else value[index] for name, value in features.items()}
+def _rows(features: Features, num_rows: int) -> list[Features]:
+    """Return the features of each row of a batch."""
+    if "offsets" in features:  # the rows' tokens come one after the other, without padding
+        inside = features["offsets"][1:].tolist()
+        split = {"input_ids": list(features["input_ids"].tensor_split(inside))}
+        features = {name: value for name, value in features.items() if name != "offsets"} | split
+    return [{name: _item(name, features[name], index) for name in features} for index in range(num_rows)]
+
+
+def _item(name: str, value: Any, index: int) -> Any:
+    if name == "all_layer_embeddings":
+        return tuple(layer[index] for layer in value)
+    # The prompt's length, the task and the kind of input hold for the whole batch.
+    is_by_row = isinstance(value, (Tensor, list, TokenLogits)) and name != "prompt_length"
+    return value[index] if is_by_row else value

@@ -5,6 +5,7 @@ Processes are spawned, so a script that starts them needs ``if __name__ == "__ma
 
 import itertools
 import os
+import pickle
 import queue
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,12 +90,16 @@ def encode_in_pool(
 
     Raises:
         RuntimeError: A process failed or died.
-        ValueError: ``chunk_size`` is not positive.
+        ValueError: ``chunk_size`` is not positive, or an option cannot be sent to another process.
     """
     if chunk_size is None:
         chunk_size = min(max(-(-len(inputs) // (10 * len(pool["processes"]))), 1), LARGEST_CHUNK)
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be positive, got {chunk_size}")
+    try:
+        pickle.dumps(dict(options))  # what cannot be pickled would get lost on its way, and be waited for
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(f"{method} in other processes needs arguments that they can import: {error}") from error
     call = next(_calls)
     starts = range(0, len(inputs), chunk_size)
     for number, start in enumerate(starts):
@@ -146,8 +151,8 @@ def _serve(device: str, num_threads: int | None, model: Any, inputs: Any, output
 
 def _on_cpu(result: Any) -> Any:
     """Return a result as another process can take it: arrays instead of tensors, which know no bfloat16."""
-    if isinstance(result, list):
-        return [_on_cpu(item) for item in result]
+    if isinstance(result, (list, tuple)):
+        return type(result)(_on_cpu(item) for item in result)
     if isinstance(result, dict):
         return {name: _on_cpu(item) for name, item in result.items()}
     if isinstance(result, torch.Tensor):

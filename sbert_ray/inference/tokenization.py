@@ -43,7 +43,13 @@ class TextTokenizer:
         return TextTokenizer, (self.tokenizer,)  # a lock can be neither copied nor pickled
 
     def __call__(
-        self, texts: Sequence[Text], prompt: str | None = None, on_chunk: Callable[[], None] | None = None
+        self,
+        texts: Sequence[Text],
+        prompt: str | None = None,
+        on_chunk: Callable[[], None] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        truncate: bool = True,
     ) -> TokenizedTexts:
         """Tokenize texts, each after ``prompt``, cut to the tokenizer's ``model_max_length``.
 
@@ -51,6 +57,8 @@ class TextTokenizer:
             texts: N texts, or N pairs, of which the longer text is cut first.
             prompt: Put before each, in a pair before the first text.
             on_chunk: Called now and then, after some texts.
+            add_special_tokens: Whether to add those that the tokenizer puts around a text.
+            truncate: Whether to cut them.
 
         Raises:
             ValueError: A text is not valid Unicode; the message names its row.
@@ -60,8 +68,8 @@ class TextTokenizer:
         ids: list[NDArray[np.int32]] = []
         type_ids: list[NDArray[np.int32]] = []
         lengths: list[int] = []
-        for start, end in _chunks(texts):
-            rows, row_types = self._encode(list(texts[start:end]), start)
+        for start, end in text_chunks(texts):
+            rows, row_types = self._encode(list(texts[start:end]), start, add_special_tokens, truncate)
             lengths.extend(map(len, rows))
             ids.append(_flat(rows))
             type_ids.append(_flat(row_types))
@@ -81,31 +89,31 @@ class TextTokenizer:
         tokenizer = self.tokenizer
         return Padding(tokenizer.pad_token_id or 0, tokenizer.pad_token_type_id, tokenizer.padding_side)
 
-    def _encode(self, texts: list[Text], start: int) -> tuple[_Rows, _Rows]:
+    def _encode(
+        self, texts: list[Text], start: int, add_special_tokens: bool = True, truncate: bool = True
+    ) -> tuple[_Rows, _Rows]:
         encode = self._encode_plain if self._is_plain else self._encode_any
         try:
             with self._lock:
-                return encode(texts)
+                return encode(texts, add_special_tokens, truncate)
         except TypeError:  # what the Rust core says of a lone surrogate
-            for row, text in enumerate(texts, start):
-                if any("\ud800" <= char <= "\udfff" for char in "".join(text)):
-                    raise ValueError(f"inputs must be valid Unicode; row {row} has a lone surrogate") from None
+            refuse_surrogates(texts, start)
             raise
 
-    def _encode_plain(self, texts: list[Text]) -> tuple[_Rows, _Rows]:
+    def _encode_plain(self, texts: list[Text], add_special_tokens: bool, truncate: bool) -> tuple[_Rows, _Rows]:
         tokenizer: Any = self.tokenizer
         core = tokenizer.backend_tokenizer
         if core.padding is not None:
             core.no_padding()
-        self._set_truncation(core)
+        self._set_truncation(core, truncate)
         if core.encode_special_tokens != tokenizer.split_special_tokens:
             core.encode_special_tokens = tokenizer.split_special_tokens
-        encodings = core.encode_batch_fast(texts)
+        encodings = core.encode_batch_fast(texts, add_special_tokens=add_special_tokens)
         needs_types = "token_type_ids" in tokenizer.model_input_names
         return [row.ids for row in encodings], [row.type_ids for row in encodings] if needs_types else []
 
-    def _set_truncation(self, core: Any) -> None:
-        limit = self.tokenizer.model_max_length
+    def _set_truncation(self, core: Any, truncate: bool) -> None:
+        limit = self.tokenizer.model_max_length if truncate else None
         if limit is None or limit > _NO_LIMIT:
             core.no_truncation()
             return
@@ -114,8 +122,8 @@ class TextTokenizer:
         if core.truncation is None or {name: core.truncation.get(name) for name in wanted} != wanted:
             core.enable_truncation(**wanted)
 
-    def _encode_any(self, texts: list[Text]) -> tuple[_Rows, _Rows]:
-        batch = self.tokenizer(texts, padding=False, truncation=True)
+    def _encode_any(self, texts: list[Text], add_special_tokens: bool, truncate: bool) -> tuple[_Rows, _Rows]:
+        batch = self.tokenizer(texts, padding=False, truncation=truncate, add_special_tokens=add_special_tokens)
         return batch["input_ids"], batch.get("token_type_ids", [])
 
     def _prompt_length(self, prompt: str) -> int:
@@ -123,7 +131,23 @@ class TextTokenizer:
         return len(ids) - int(bool(ids) and ids[-1] in self.tokenizer.all_special_ids)
 
 
-def _chunks(texts: Sequence[Text]) -> Iterator[tuple[int, int]]:
+def refuse_surrogates(texts: Sequence[Text], start: int) -> None:
+    """Refuse texts that are not valid Unicode.
+
+    Args:
+        texts: Texts or pairs.
+        start: The row of the first one.
+
+    Raises:
+        ValueError: A text has a lone surrogate; the message names its row.
+    """
+    for row, text in enumerate(texts, start):
+        if any("\ud800" <= char <= "\udfff" for char in "".join(text)):
+            raise ValueError(f"inputs must be valid Unicode; row {row} has a lone surrogate") from None
+
+
+def text_chunks(texts: Sequence[Text]) -> Iterator[tuple[int, int]]:
+    """Yield where each chunk of texts begins and ends that is tokenized at a time."""
     start = num_chars = 0
     for row, text in enumerate(texts):
         length = len(text) if isinstance(text, str) else len(text[0]) + len(text[1])

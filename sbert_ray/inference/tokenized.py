@@ -80,6 +80,10 @@ class TokenizedTexts:
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where in ``ids`` the tokens of ``rows`` are, row after row."""
-        lengths = self.lengths[rows]
-        ends = np.cumsum(lengths)
-        return np.repeat(self.offsets[rows] - (ends - lengths), lengths) + np.arange(lengths.sum())
+        return flat_positions(self.offsets[rows], self.lengths[rows])
+
+
+def flat_positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of slices that begin at ``starts`` (B,) and are ``lengths`` (B,) long, slice after slice."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(lengths.sum())

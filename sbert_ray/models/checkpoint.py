@@ -10,25 +10,57 @@ from pathlib import Path
 from typing import Any
 
 from sbert_ray.models.hub import Checkpoint, resolve_checkpoint
-from sbert_ray.models.layout import (
-    SETTINGS_NAME,
-    ModuleEntry,
-    entries_dimension,
-    leaves_folder,
-    module_config,
-    posix_path,
-    read_modules,
-    stored_type,
-)
+from sbert_ray.models.labels import count_labels
+from sbert_ray.models.layout import SETTINGS_NAME, entries_dimension, module_config, read_modules, stored_type
 from sbert_ray.models.requirements import check_requirements
-from sbert_ray.modules.configs import SAFE_WEIGHTS, check_transformer_config, read_json, read_transformer_config
+from sbert_ray.modules.configs import (
+    CONFIG_NAMES,
+    SAFE_WEIGHTS,
+    check_transformer_config,
+    read_json,
+)
+from sbert_ray.modules.entries import (
+    ModuleEntry,
+    leaves_folder,
+    nested_entries,
+    nested_routes,
+    posix_path,
+    transformer_config,
+)
+from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS, IMAGE_TEXT_SETTINGS, is_image_text
+from sbert_ray.modules.word_tokenizers import tokenizer_class
 
 __all__ = ["Checkpoint", "CheckpointInfo", "describe_checkpoint", "read_settings", "resolve_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
-WEIGHTED = ("Dense", "LayerNorm", "Transformer")
+WEIGHTED = (
+    "CNN",
+    "Dense",
+    "LSTM",
+    "LayerNorm",
+    "SparseAutoEncoder",
+    "SparseStaticEmbedding",
+    "StaticEmbedding",
+    "Transformer",
+    "WeightedLayerPooling",
+    "WordEmbeddings",
+    "WordWeights",
+)
 """Modules that have weights wherever they have files."""
+UNLIMITED = ("BoW", "StaticEmbedding")
+"""Modules that read texts of any length."""
+_NEEDED = {"BoW": "config.json", "StaticEmbedding": "tokenizer.json", "WordEmbeddings": CONFIG_NAMES["WordEmbeddings"]}
+"""Files without which a module cannot read texts."""
+_KEPT = {
+    ("SentenceTransformer", "SparseEncoder"): {
+        "requirements",
+        "prompts",
+        "default_prompt_name",
+        "similarity_fn_name",
+    }
+}
+"""Settings that outlast a conversion, by what the checkpoint is and is loaded as: this one keeps its modules, too."""
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -45,6 +77,10 @@ class CheckpointInfo:
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
     max_seq_length: int | None = None
+    modalities: tuple[str, ...] = ("text",)
+    """Kinds of input that it takes."""
+    num_labels: int | None = None
+    """Scores of a pair, of a cross-encoder."""
 
 
 def describe_checkpoint(
@@ -68,24 +104,26 @@ def describe_checkpoint(
     if "requirements" in settings:
         check_requirements(settings["requirements"], str(folder / SETTINGS_NAME))
     entries = read_modules(folder, model_type)
-    if not (folder / "modules.json").exists() and model_type != "CrossEncoder":
-        _check_no_chat_template(folder)
-    for entry in entries:
+    inner = [found for entry in entries for found in nested_entries(folder, entry)]
+    for entry in inner:
         if entry.kind == "Transformer":
-            _check_transformer_files(folder / entry.path)
-        if entry.kind == "Transformer" or (entry.kind in WEIGHTED and entry.config is None):
+            _check_transformer_files(folder, entry)
+        _check_word_files(folder / entry.path, entry.kind)
+        if _has_weights(folder, entry):
             _check_weights(folder / entry.path, allow_pickle)
-    pooling = next((entry for entry in entries if entry.kind == "Pooling"), None)
+    pooling = next((entry for entry in inner if entry.kind == "Pooling"), None)
     return CheckpointInfo(
         modules=tuple(entry.kind for entry in entries),
         embedding_dimension=entries_dimension(folder, entries),
         pooling_modes=_pooling_modes(folder, pooling),
-        is_normalized=entries[-1].kind == "Normalize",
+        is_normalized=_is_normalized(folder, entries),
         prompts=stored_prompts(settings, model_type),
         default_prompt_name=settings.get("default_prompt_name"),
         similarity_fn_name=settings.get("similarity_fn_name"),
         truncate_dim=settings.get("truncate_dim"),
-        max_seq_length=_max_seq_length(folder / entries[0].path),
+        max_seq_length=_max_seq_length(folder, entries[0]),
+        modalities=_modalities(folder, entries[0]),
+        num_labels=count_labels(folder, entries) if model_type == "CrossEncoder" else None,
     )
 
 
@@ -94,8 +132,10 @@ def read_settings(folder: Path, model_type: str = "SentenceTransformer") -> dict
     path = folder / SETTINGS_NAME
     settings: dict[str, Any] = read_json(path) if path.exists() else {}
     if (folder / "modules.json").exists() and (stored := stored_type(folder)) != model_type:
-        logger.warning("loading the %s in %s as a %s, without its settings", stored, folder, model_type)
-        return {name: value for name, value in settings.items() if name == "requirements"}
+        kept = _KEPT.get((stored, model_type), {"requirements"})
+        names = sorted(kept)
+        logger.warning("loading the %s in %s as a %s; of its settings, %s hold", stored, folder, model_type, names)
+        return {name: value for name, value in settings.items() if name in kept}
     return settings
 
 
@@ -106,24 +146,32 @@ def stored_prompts(settings: Mapping[str, Any], model_type: str = "SentenceTrans
     return defaults | {name: text or "" for name, text in given.items()}
 
 
-def _check_transformer_files(folder: Path) -> None:
+def _check_transformer_files(checkpoint: Path, entry: ModuleEntry) -> None:
+    folder = checkpoint / entry.path
     if (folder / "adapter_config.json").exists():
         raise ValueError(
             f"{str(folder)!r} is a PEFT adapter, which is not supported; merge it into its base model first"
         )
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{str(folder)!r} lacks config.json")
-    check_transformer_config(read_transformer_config(folder), folder)
+    config = transformer_config(checkpoint, entry)
+    check_transformer_config(config, folder)
+    names = ("preprocessor_config.json", "processor_config.json")
+    if is_image_text(config) and not any((folder / name).exists() for name in names):
+        raise FileNotFoundError(f"{str(folder)!r} lacks preprocessor_config.json, which says how images are read")
 
 
-def _check_no_chat_template(folder: Path) -> None:
-    tokenizer = folder / "tokenizer_config.json"
-    is_there = any((folder / name).exists() for name in ("chat_template.jinja", "chat_template.json"))
-    if is_there or (tokenizer.exists() and read_json(tokenizer).get("chat_template")):
-        raise ValueError(
-            f"{str(folder)!r} is a plain checkpoint with a chat template, into which sentence-transformers puts each "
-            "text; that is not supported. Remove the template to embed texts as they are"
-        )
+def _has_weights(folder: Path, entry: ModuleEntry) -> bool:
+    if entry.kind == "SparseStaticEmbedding" and module_config(folder, entry).get("path"):
+        return False  # they are in a JSON file
+    return entry.kind == "Transformer" or (entry.kind in WEIGHTED and entry.config is None)
+
+
+def _check_word_files(folder: Path, kind: str) -> None:
+    if (name := _NEEDED.get(kind)) and not (folder / name).exists():
+        raise FileNotFoundError(f"{str(folder)!r} lacks {name}")
+    if kind == "WordEmbeddings":
+        tokenizer_class(read_json(folder / CONFIG_NAMES[kind]).get("tokenizer_class"), folder)
 
 
 def _check_weights(folder: Path, allow_pickle: bool) -> None:
@@ -155,12 +203,38 @@ def _pooling_modes(folder: Path, entry: ModuleEntry | None) -> tuple[str, ...]:
     return (mode,) if isinstance(mode, str) else tuple(mode)
 
 
-def _max_seq_length(folder: Path) -> int | None:
-    if (limit := read_transformer_config(folder).get("max_seq_length")) is not None:
+def _is_normalized(folder: Path, entries: list[ModuleEntry]) -> bool:
+    last = entries[-1]
+    if last.kind == "Router":
+        return all(_is_normalized(folder, route) for route in nested_routes(folder, last))
+    return last.kind == "Normalize"
+
+
+def _modalities(folder: Path, first: ModuleEntry) -> tuple[str, ...]:
+    if first.kind == "Router":
+        kinds = {kind for route in nested_routes(folder, first) for kind in _modalities(folder, route[0])}
+        return tuple(sorted(kinds))
+    reads_images = first.kind == "Transformer" and is_image_text(transformer_config(folder, first))
+    return tuple(IMAGE_TEXT_SETTINGS["modality_config"]) if reads_images else ("text",)
+
+
+def _max_seq_length(checkpoint: Path, first: ModuleEntry) -> int | None:
+    if first.kind == "Router":
+        routes = nested_routes(checkpoint, first)
+        found = (_max_seq_length(checkpoint, route[0]) for route in routes)
+        return max((limit for limit in found if limit is not None), default=None)
+    if first.kind == "WordEmbeddings":
+        return module_config(checkpoint, first).get("max_seq_length")
+    if first.kind in UNLIMITED:
+        return None
+    folder = checkpoint / first.path
+    if (limit := transformer_config(checkpoint, first).get("max_seq_length")) is not None:
         return int(limit)
     tokenizer = folder / "tokenizer_config.json"
     limits = [read_json(tokenizer).get("model_max_length") if tokenizer.exists() else None]
     config = folder / "config.json"
-    limits.append(read_json(config).get("max_position_embeddings") if config.exists() else None)
+    fields = read_json(config) if config.exists() else {}
+    scope = fields.get("text_config", {}) if fields.get("model_type") in IMAGE_TEXT_MODELS else fields
+    limits.append(scope.get("max_position_embeddings"))
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(known, default=None)

@@ -6,8 +6,8 @@ from typing import Any, cast
 from torch import Tensor
 
 from sbert_ray.models.model import Model
-from sbert_ray.models.renamed import renamed
 from sbert_ray.modules import Module, Pooling
+from sbert_ray.renamed import renamed
 from sbert_ray.similarity import Embeddings, SimilarityFunction
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")

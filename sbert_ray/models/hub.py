@@ -48,6 +48,8 @@ class Checkpoint:
     folder: Path
     commit: str | None = None
     """The hub's commit; None for a local folder."""
+    repository: str | None = None
+    """Its id on the hub, with the owner; None for a local folder."""
 
     @cached_property
     def revision(self) -> str:
@@ -96,7 +98,7 @@ def resolve_checkpoint(
     cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
     ignored = _NOT_NEEDED if allow_pickle else _NOT_NEEDED + _PICKLES
     folder = _download(repository, revision, token, cache_folder, local_files_only, ignored)
-    return Checkpoint(name, folder, folder.name)  # the hub's cache names a snapshot by its commit
+    return Checkpoint(name, folder, folder.name, repository)  # the hub's cache names a snapshot by its commit
 
 
 def _download(

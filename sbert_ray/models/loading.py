@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-import sbert_ray.modules
 from sbert_ray.models.checkpoint import describe_checkpoint, read_settings, resolve_checkpoint
-from sbert_ray.models.layout import ModuleEntry, read_modules
-from sbert_ray.modules import LoadOptions, Module
+from sbert_ray.models.layout import read_modules
+from sbert_ray.modules import LoadOptions, Module, Router
+from sbert_ray.modules.entries import load_module
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,21 @@ def load_parts(source: Source, model_type: str) -> Parts:
     entries = read_modules(folder, model_type)
     loaded: list[Module] = []
     for entry in entries:
-        loaded.append(_load(folder, entry, options, loaded))
+        loaded.append(load_module(folder, entry, options, loaded))
     kwargs = tuple(entry.kwargs for entry in entries)
     return Parts(loaded, device, read_settings(folder, model_type), folder, kwargs)
 
 
 def match_dtype(modules: Sequence[Module]) -> None:
-    """Cast every module to the dtype of the first one's weights."""
+    """Cast every module to the dtype of the first one's weights, in each route of a Router and then altogether."""
+    for router in modules:
+        if isinstance(router, Router):
+            for route in router.routes.values():
+                match_dtype(route)
     first = next(modules[0].parameters(), None)
     if first is not None:
         for module in modules[1:]:
             module.to(first.dtype)
-
-
-def _load(folder: Path, entry: ModuleEntry, options: LoadOptions, before: Sequence[Module]) -> Module:
-    kind: type[Module] = getattr(sbert_ray.modules, entry.kind)
-    if issubclass(kind, sbert_ray.modules.Transformer):
-        return kind.load(folder / entry.path, options, entry.config)
-    return kind.load(folder / entry.path, options) if entry.config is None else kind.default(entry.config, before)
 
 
 def default_device() -> str:

@@ -17,7 +17,7 @@ from sbert_ray.inference.processes import Pool, encode_in_pool, start_pool, stop
 from sbert_ray.models.loading import Source, load_parts, match_dtype
 from sbert_ray.models.saving import model_card, save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
-from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Transformer
+from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Router, Transformer
 
 
 class Model(nn.Sequential):
@@ -34,7 +34,7 @@ class Model(nn.Sequential):
     def __init__(self, source: Source, given: Settings) -> None:
         parts = load_parts(source, self.model_type)
         modules = parts.modules
-        if not modules or not isinstance(modules[0], InputModule):
+        if not modules or not _takes_inputs(modules[0]):
             kinds = [type(module).__name__ for module in modules]
             raise ValueError(f"the first module must be one of {sorted(INPUT_MODULES)}, got {kinds}")
         match_dtype(modules)
@@ -49,11 +49,11 @@ class Model(nn.Sequential):
 
         Args:
             input: What `preprocess` returns.
-            kwargs: Further arguments; each goes to the modules that name it.
+            kwargs: Further arguments; each goes to the modules that name it, and to those in a Router.
         """
         features = input
         for module, names in zip(self, self.module_kwargs, strict=True):
-            wanted = {*cast(Module, module).forward_kwargs, *names}
+            wanted = kwargs.keys() if isinstance(module, Router) else {*cast(Module, module).forward_kwargs, *names}
             features = module(features, **{name: value for name, value in kwargs.items() if name in wanted})
         return features
 
@@ -100,7 +100,7 @@ class Model(nn.Sequential):
         """
         if max_batch_tokens is None:
             suits = self._encoder().profile.max_tokens
-            longest = self.max_seq_length
+            longest = self._first.max_positions
             return suits if batch_size is None or longest is None else min(batch_size * longest, suits)
         if max_batch_tokens < 1:
             raise ValueError(f"max_batch_tokens must be positive, got {max_batch_tokens}")
@@ -132,6 +132,20 @@ class Model(nn.Sequential):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
         self._first.tokenizer = tokenizer
+
+    @property
+    def processor(self) -> Any:
+        """The processor of transformers, of texts and images, or else the tokenizer."""
+        return getattr(self._first, "processor", None) or self.tokenizer
+
+    @property
+    def modalities(self) -> list[str]:
+        """Kinds of input that the model takes: of ``text`` and ``image``."""
+        return list(self._first.modalities)
+
+    def supports(self, modality: str) -> bool:
+        """Return whether the model takes a kind of input."""
+        return modality in self.modalities
 
     @property
     def transformers_model(self) -> Any:
@@ -229,20 +243,20 @@ class Model(nn.Sequential):
             raise ValueError("safe_serialization must be True: weights are saved as safetensors only")
         folder = Path(path)
         modules = [cast(Module, module) for module in self]
-        card = None
-        if create_model_card:
-            settings = self.settings.to_json()
-            card = model_card(
-                model_name or folder.resolve().name,
-                self.get_embedding_dimension(),
-                settings.get("similarity_fn_name"),
-                [type(module).__name__ for module in modules],
-                self.max_seq_length,
-                train_datasets or (),
-            )
+        card = self._card(model_name or folder.resolve().name, train_datasets or ()) if create_model_card else None
         save_checkpoint(folder, modules, self.settings.to_json(), card, self.module_kwargs)
 
     save = save_pretrained
+
+    def _card(self, title: str, train_datasets: Sequence[str]) -> str:
+        return model_card(
+            title,
+            self.get_embedding_dimension(),
+            self.settings.similarity,
+            [type(module).__name__ for module in self],
+            self.max_seq_length,
+            train_datasets,
+        )
 
     def push_to_hub(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
@@ -286,3 +300,9 @@ class Model(nn.Sequential):
                 )
             replace_card = replace_model_card or local_model_path is not None  # a card that the user wrote
             return upload_folder(folder, repo_id, token, private, exist_ok, replace_card, **commit)
+
+
+def _takes_inputs(module: Module) -> bool:
+    if isinstance(module, Router):
+        return all(_takes_inputs(route[0]) for route in module.routes.values())
+    return isinstance(module, InputModule)

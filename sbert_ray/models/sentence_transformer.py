@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.inference.engine import EmbedRun, embed, truncate_and_normalize
-from sbert_ray.inference.inputs import as_texts
+from sbert_ray.inference.inputs import as_inputs
 from sbert_ray.inference.outputs import (
     OutputValue,
     Precision,
@@ -30,9 +30,10 @@ from sbert_ray.inference.processes import Pool
 from sbert_ray.inference.progress import progress_bar
 from sbert_ray.models.embedding_model import EmbeddingModel
 from sbert_ray.models.loading import Source
-from sbert_ray.models.renamed import renamed
 from sbert_ray.models.settings import Settings
-from sbert_ray.modules import Features, Module, Pooling
+from sbert_ray.modules import Features, Module, Pooling, Router
+from sbert_ray.quantization import quantize_embeddings
+from sbert_ray.renamed import renamed
 from sbert_ray.similarity import SimilarityFunction
 
 logger = logging.getLogger(__name__)
@@ -144,10 +145,12 @@ class SentenceTransformer(EmbeddingModel):
         task: str | None = None,
         max_batch_tokens: int | None = None,
     ) -> Any:
-        """Embed texts, as (N, D) float32 in the order of ``inputs``, or (D,) for a single text.
+        """Embed texts or images, as (N, D) float32 in the order of ``inputs``, or (D,) for a single one.
 
         Args:
-            inputs: A text or texts.
+            inputs: A text or texts; for a model that takes them, images too: of Pillow, arrays (H, W, C) or (C, H, W),
+                bytes of a file, paths, URLs or ``data:`` URIs, also among texts. A string that ends like an image's
+                name is its path if there is such a file; ``{"image": path}`` is one in any case.
             prompt_name: The name of the prompt to put before each text.
             prompt: The prompt itself.
             batch_size: Rows of the longest possible texts that must fit into memory; shorter ones share larger
@@ -167,12 +170,12 @@ class SentenceTransformer(EmbeddingModel):
 
         Raises:
             RuntimeError: A process failed.
-            TypeError: A row is no text.
-            ValueError: An argument is not among its choices.
+            TypeError: A row is of no kind that the model takes.
+            ValueError: An image cannot be read, ``task`` has no route, or an argument is not among its choices.
         """
         precision = precision or "float32"
         check_choices(output_value, precision, batch_size)
-        texts, is_single = as_texts(inputs)
+        rows, is_single = as_inputs(inputs, self.modalities, isinstance(self[0], Router))
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
             "batch_size": batch_size,
@@ -182,18 +185,20 @@ class SentenceTransformer(EmbeddingModel):
             "max_batch_tokens": max_batch_tokens,
             "task": task,
         }
-        with progress_bar(len(texts), show_progress_bar) as on_batch:
+        with progress_bar(len(rows), show_progress_bar) as on_batch:
             if pool is None and not isinstance(device, (list, tuple)):
-                results = self._encode_here(texts, device, on_batch, **options)
+                results = self._encode_here(rows, device, on_batch, **options)
             else:
-                results = self._encode_elsewhere(texts, device, pool, chunk_size, on_batch, options)
+                results = self._encode_elsewhere(rows, device, pool, chunk_size, on_batch, options)
         if output_value == "sentence_embedding":
             results = converted(results, precision, convert_to_numpy, convert_to_tensor, self.device)
+        elif precision != "float32":
+            results = quantize_embeddings(results, precision)
         return results[0] if is_single else results
 
     def _encode_here(
         self,
-        texts: list[str],
+        inputs: list[Any],
         device: Any,
         on_batch: Callable[[int], None],
         *,
@@ -206,7 +211,7 @@ class SentenceTransformer(EmbeddingModel):
     ) -> Any:
         if device is not None:
             self.to(device)
-        prepared = self.prepare(texts, prompt, task=task)
+        prepared = self.prepare(inputs, prompt, task=task)
         max_tokens = self._max_tokens(max_batch_tokens, batch_size)
         if output_value != "sentence_embedding":
             return self._features(prepared, max_tokens, output_value, options["truncate_dim"], on_batch, task)
@@ -215,7 +220,7 @@ class SentenceTransformer(EmbeddingModel):
 
     def _encode_elsewhere(
         self,
-        texts: list[str],
+        inputs: list[Any],
         device: Any,
         pool: Pool | None,
         chunk_size: int | None,
@@ -223,7 +228,7 @@ class SentenceTransformer(EmbeddingModel):
         options: dict[str, Any],
     ) -> Any:
         options["prompt"] = options["prompt"] or ""  # else the model's default prompt would take its place
-        parts = self._elsewhere("encode", texts, device, pool, chunk_size, on_batch, options)
+        parts = self._elsewhere("encode", inputs, device, pool, chunk_size, on_batch, options)
         if options["output_value"] != "sentence_embedding":
             return [as_tensors(row, self.device) for part in parts for row in part]
         return np.concatenate(parts) if parts else self._no_embeddings(options["truncate_dim"])

@@ -25,6 +25,8 @@ class Settings:
     max_active_dims: int | None = None
     activation_fn: str | None = None
     """Dotted path of its class."""
+    keep_in_fp32_modules: list[str] | None = None
+    """Paths of linear layers that compute in float32."""
 
     @classmethod
     def merged(cls, stored: Mapping[str, Any], given: "Settings") -> "Settings":
@@ -46,6 +48,7 @@ class Settings:
             truncate_dim=either("truncate_dim"),
             max_active_dims=either("max_active_dims"),
             activation_fn=either("activation_fn"),
+            keep_in_fp32_modules=either("keep_in_fp32_modules"),
         )
         if merged.default_prompt_name is not None:
             merged.prompt(None, merged.default_prompt_name)
@@ -89,4 +92,6 @@ class Settings:
         for name in ("truncate_dim", "max_active_dims", "activation_fn"):
             if (value := getattr(self, name)) is not None:
                 config[name] = value
+        if self.keep_in_fp32_modules:
+            config["keep_in_fp32_modules"] = self.keep_in_fp32_modules
         return config

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS, IMAGE_TEXT_SETTINGS, check_image_text, is_image_text
+
 POOLING_FLAGS = {  # in the order in which several are concatenated
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -18,6 +20,21 @@ TRANSFORMER_CONFIG_NAMES = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+
+CONFIG_NAMES = {
+    "CNN": "cnn_config.json",
+    "LSTM": "lstm_config.json",
+    "WordEmbeddings": "wordembedding_config.json",
+}
+"""Files with the configs of modules, where they are not ``config.json``."""
+
+RENAMED_KEYS = {
+    "CNN": {"in_word_embedding_dimension": "in_embedding_dimension"},
+    "LSTM": {"word_embedding_dimension": "embedding_dimension"},
+    "Pooling": {"word_embedding_dimension": "embedding_dimension"},
+    "WeightedLayerPooling": {"word_embedding_dimension": "embedding_dimension"},
+}
+"""For modules, the present name of keys and arguments by the one of before 5.4."""
 
 
 class Task(NamedTuple):
@@ -54,12 +71,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{str(path)!r} must be JSON: {error}") from error
 
 
+def modern_keys(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a module's config by today's keys, which win over the old ones."""
+    renamed = RENAMED_KEYS.get(kind, {})
+    modern = {renamed[key]: value for key, value in config.items() if key in renamed}
+    return modern | {key: value for key, value in config.items() if key not in renamed}
+
+
 def modern_pooling_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return Pooling's constructor arguments; before 5.4 there was one flag per mode, and no flag meant the mean."""
-    modern = {key: value for key, value in config.items() if key not in POOLING_FLAGS}
-    if "word_embedding_dimension" in modern:
-        dimension = modern.pop("word_embedding_dimension")
-        modern.setdefault("embedding_dimension", dimension)
+    modern = modern_keys("Pooling", {key: value for key, value in config.items() if key not in POOLING_FLAGS})
     modern.setdefault("pooling_mode", [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)] or "mean")
     return modern
 
@@ -93,6 +114,20 @@ def check_transformer_config(config: Mapping[str, Any], folder: Path) -> None:
     task = config.get("transformer_task", "feature-extraction")
     if task not in TASKS:
         raise ValueError(f"{where} must have a transformer_task of {sorted(TASKS)}, got {task!r}")
+    modalities = config.get("modality_config") or {}
+    path = folder / "config.json"
+    kind = str(read_json(path).get("model_type")) if path.exists() else ""
+    if task == "feature-extraction" and (is_image_text(config) or kind in IMAGE_TEXT_MODELS):
+        check_image_text(config, kind, where)
+    else:
+        _check_text(config, task, where)
+    _check_processing(config.get("processing_kwargs") or {}, "message" in modalities, where)
+    unsupported = ("query_length", "document_length", "query_expansion")
+    if asked := [key for key in unsupported if config.get(key)]:
+        raise ValueError(f"the config of {where} has {asked}, which are not supported")
+
+
+def _check_text(config: Mapping[str, Any], task: str, where: str) -> None:
     expected = TASKS[task].feature
     if (found := config.get("module_output_name", expected)) != expected:
         raise ValueError(f"{where} must have the module_output_name {expected!r} for {task!r}, got {found!r}")
@@ -102,15 +137,36 @@ def check_transformer_config(config: Mapping[str, Any], folder: Path) -> None:
     if {key: text.get(key) for key in text_output} != text_output:
         raise ValueError(f"{where} must read text by {text_output}, got {text}")
     if "message" in modalities:
-        raise ValueError(f"{where} puts texts into a chat template (modality 'message'), which is not supported")
-    unsupported = ("processing_kwargs", "query_length", "document_length", "query_expansion")
-    if asked := [key for key in unsupported if config.get(key)]:
-        raise ValueError(f"the config of {where} has {asked}, which are not supported")
+        _check_messages(modalities["message"], text_output, where)
+
+
+def _check_messages(message: Mapping[str, Any], output: Mapping[str, str], where: str) -> None:
+    if {key: message.get(key) for key in output} != output:
+        raise ValueError(f"{where} must read messages by {output}, got {message}")
+    if (found := message.get("format", "auto")) not in ("auto", "flat", "structured"):
+        raise ValueError(f"{where} must have messages of the format 'flat', 'structured' or 'auto', got {found!r}")
+
+
+def _check_processing(kwargs: Mapping[str, Any], has_messages: bool, where: str) -> None:
+    # What cuts and pads is for this library to say.
+    variables = kwargs.get("chat_template") or {}
+    fixed = {"padding", "truncation", "max_length", "return_tensors", "tokenize", "return_dict"}
+    unsupported = [key for key, value in kwargs.items() if value and (key != "chat_template" or not has_messages)]
+    if asked := sorted({*unsupported, *(fixed & variables.keys())}):
+        raise ValueError(f"the processing_kwargs of {where} have {asked}, which are not supported")
+
+
+def embedding_size(config: Mapping[str, Any], module_output_name: str | None) -> int | None:
+    """Return D of what comes out, by a transformer's ``config.json``: of a projection where it gives one vector."""
+    if module_output_name == IMAGE_TEXT_SETTINGS["module_output_name"] and "projection_dim" in config:
+        return int(config["projection_dim"])
+    return hidden_size(config)
 
 
 def hidden_size(config: Mapping[str, Any]) -> int | None:
     """Return D of a transformer's token embeddings by its ``config.json``, which has many names for it."""
-    for scope in (config, config.get("text_config") or {}):
+    inner = (config.get("text_config"), config.get("encoder"))
+    for scope in (config, *(part for part in inner if isinstance(part, Mapping))):
         for name in ("hidden_size", "d_model", "dim", "n_embd", "emb_dim", "hidden_dim"):
             if isinstance(size := scope.get(name), int):
                 return size

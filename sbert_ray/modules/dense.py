@@ -1,14 +1,15 @@
 """A linear map of embeddings with an activation, often to fewer dimensions."""
 
 import inspect
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
+from sbert_ray.modules.activations import activation, activation_path
 from sbert_ray.modules.module import Module, known_keys
+from sbert_ray.modules.token_logits import whole
 
 
 class Dense(Module):
@@ -57,7 +58,7 @@ class Dense(Module):
 
     def forward(self, features: Features) -> Features:
         """Add the mapped feature."""
-        x = features[self.module_input_name]
+        x = whole(features[self.module_input_name])
         out = self.activation_function(self.linear(x))
         if self.use_residual:
             out = out + (x if self.in_features == self.out_features else self.residual(x))
@@ -69,12 +70,11 @@ class Dense(Module):
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments; ``use_residual`` only where set, since old readers do not know it."""
-        activation = type(self.activation_function)
         config = {
             "in_features": self.in_features,
             "out_features": self.out_features,
             "bias": self.bias,
-            "activation_function": f"{activation.__module__}.{activation.__qualname__}",
+            "activation_function": activation_path(self.activation_function),
             "module_input_name": self.module_input_name,
             "module_output_name": self.module_output_name,
         }
@@ -84,15 +84,5 @@ class Dense(Module):
     def _from_config(cls, config: dict[str, Any], folder: Path) -> Self:
         config = known_keys(config, set(inspect.signature(cls).parameters), folder)
         if (path := config.get("activation_function")) is not None:
-            config["activation_function"] = _activation(path)
+            config["activation_function"] = activation(path, "activation_function")
         return super()._from_config(config, folder)
-
-
-def _activation(path: str) -> nn.Module:
-    # A config may not name anything but torch's own activations: building an arbitrary class would run its code.
-    package, _, name = path.rpartition(".")
-    if package == "torch.nn" or package.startswith("torch.nn.modules."):
-        found = getattr(import_module(package), name, None)
-        if inspect.isclass(found) and issubclass(found, nn.Module):
-            return found()
-    raise ValueError(f"activation_function must be a module of torch.nn, got {path!r}")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features, Prepared
 from sbert_ray.modules.configs import read_json
@@ -61,6 +61,14 @@ class Module(nn.Module, ABC):
     def get_embedding_dimension(self) -> int | None:
         """Return D of the embeddings that come out, or None where the module leaves D as it is."""
         return None
+
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """Return D: an old name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
+    def get_word_embedding_dimension(self) -> int | None:
+        """Return D: an old name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
 
     @classmethod
     def default(cls, config: Mapping[str, Any], before: Sequence["Module"]) -> Self:  # noqa: ARG003 (for those that ask)
@@ -120,6 +128,11 @@ class InputModule(Module):
     tokenizer: Any
     max_seq_length: int | None
 
+    @property
+    def max_positions(self) -> int | None:
+        """Positions that the costliest possible input takes; None where there is no limit."""
+        return self.max_seq_length
+
     @abstractmethod
     def prepare(
         self,
@@ -151,14 +164,30 @@ def known_keys(config: Mapping[str, Any], names: set[str], folder: Path) -> dict
     return {key: value for key, value in config.items() if key in names}
 
 
-def _load_weights(module: nn.Module, folder: Path, options: LoadOptions) -> None:
+def weights_file(folder: Path, options: LoadOptions) -> Path:
+    """Return the file with a module's weights.
+
+    Raises:
+        FileNotFoundError: There is none, or a pickle only and the user did not ask for pickles.
+    """
     if (path := folder / "model.safetensors").exists():
-        weights = load_file(path)
-    elif (path := folder / "pytorch_model.bin").exists() and options.allow_pickle:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    else:
-        raise FileNotFoundError(f"{str(folder)!r} must hold model.safetensors")
+        return path
+    if (path := folder / "pytorch_model.bin").exists() and options.allow_pickle:
+        return path
+    raise FileNotFoundError(f"{str(folder)!r} must hold model.safetensors")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the weights in a file."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
+
+
+def _load_weights(module: nn.Module, folder: Path, options: LoadOptions) -> None:
+    path = weights_file(folder, options)
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(read_weights(path))
     except RuntimeError as error:
         raise ValueError(f"the weights in {str(path)!r} do not fit: {error}") from error

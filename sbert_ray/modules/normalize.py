@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
 from sbert_ray.inference.prepared import Features
 from sbert_ray.modules.module import Module
+from sbert_ray.modules.token_logits import whole
 
 
 class Normalize(Module):
@@ -27,7 +29,10 @@ class Normalize(Module):
         """Add the normalized feature, where the input feature is there."""
         if (embedding := features.get(self.module_input_name)) is None:
             return features
-        return features | {self.module_output_name: F.normalize(embedding, p=2, dim=-1)}
+        embedding = whole(embedding)
+        # In float32, since half precision cannot hold what keeps zeros from being divided by zero.
+        normalized = F.normalize(embedding.to(torch.promote_types(embedding.dtype, torch.float32)), p=2, dim=-1)
+        return features | {self.module_output_name: normalized.to(embedding.dtype)}
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments."""

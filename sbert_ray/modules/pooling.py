@@ -4,17 +4,23 @@ Shapes: B texts, T tokens with padding, D embedding dimensions. A mask is 1 on r
 be on either side.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ParamSpec, Self, cast
 
 import torch
 from torch import Tensor
 
 from sbert_ray.inference.prepared import Features
-from sbert_ray.modules.configs import modern_pooling_config
+from sbert_ray.modules.configs import POOLING_FLAGS, RENAMED_KEYS, modern_pooling_config
 from sbert_ray.modules.module import Module
+from sbert_ray.modules.token_logits import whole
+from sbert_ray.renamed import renamed
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,9 @@ def cls_pool(tokens: Tokens) -> Tensor:
 
 
 def max_pool(tokens: Tokens) -> Tensor:
-    """Largest value of each dimension."""
-    return tokens.embeddings.masked_fill(tokens.mask.unsqueeze(-1) == 0, float("-inf")).amax(1)
+    """Largest value of each dimension; zeros where there is no token."""
+    largest = tokens.embeddings.masked_fill(tokens.mask.unsqueeze(-1) == 0, float("-inf")).amax(1)
+    return largest.masked_fill(~tokens.mask.any(1, keepdim=True), 0.0)
 
 
 def mean_pool(tokens: Tokens) -> Tensor:
@@ -93,6 +100,22 @@ POOLERS: dict[str, Callable[[Tokens], Tensor]] = {  # in the order in which lega
 }
 
 
+def _with_flags(function: Callable[P, None]) -> Callable[P, None]:
+    """Let a constructor take the flags of before 5.4, such as ``pooling_mode_cls_token=True``, with a warning."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> None:
+        if flags := sorted(kwargs.keys() & POOLING_FLAGS.keys()):
+            message = f"the arguments {flags} are one, pooling_mode, now"
+            warnings.warn(message, FutureWarning, stacklevel=3)  # where the caller of the outer decorator is
+            kwargs.update(modern_pooling_config(kwargs))
+            for flag in flags:
+                del kwargs[flag]
+        function(*args, **kwargs)
+
+    return call
+
+
 class Pooling(Module):
     """Pools ``token_embeddings`` (B, T, D) into ``sentence_embedding`` (B, number of modes * D).
 
@@ -104,6 +127,8 @@ class Pooling(Module):
 
     public_path = "sentence_transformers.sentence_transformer.modules.pooling.Pooling"
 
+    @renamed(**RENAMED_KEYS["Pooling"])
+    @_with_flags
     def __init__(
         self, embedding_dimension: int, pooling_mode: str | Sequence[str] = "mean", include_prompt: bool = True
     ) -> None:
@@ -120,7 +145,7 @@ class Pooling(Module):
 
     def forward(self, features: Features) -> Features:
         """Add ``sentence_embedding``; a mask that is missing or of another width counts every token."""
-        embeddings = features["token_embeddings"]
+        embeddings = whole(features["token_embeddings"])
         mask = features.get("attention_mask")
         if mask is None or mask.shape[-1] != embeddings.shape[1]:
             mask = torch.ones(embeddings.shape[:2], dtype=torch.int64, device=embeddings.device)

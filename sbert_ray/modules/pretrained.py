@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from sbert_ray.inference.precision import load_dtype
 from sbert_ray.modules.configs import SAFE_WEIGHTS, TASKS
+from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS
 from sbert_ray.modules.module import LoadOptions
 
 logger = logging.getLogger(__name__)
@@ -23,10 +25,21 @@ ENCODERS = {  # encoder-decoder models of which the encoder alone embeds
     "mt5": "MT5EncoderModel",
     "switch_transformers": "SwitchTransformersEncoderModel",
     "t5": "T5EncoderModel",
+    "t5gemma": "T5GemmaEncoderModel",
     "umt5": "UMT5EncoderModel",
 }
 
-WHOLE = ("bart", "mbart")
+INNER_ENCODERS = {  # those of which transformers has no class that loads the encoder out of a whole checkpoint
+    "blenderbot": "BlenderbotEncoder",
+    "blenderbot-small": "BlenderbotSmallEncoder",
+    "m2m_100": "M2M100Encoder",
+    "marian": "MarianEncoder",
+    "pegasus": "PegasusEncoder",
+    "pegasus_x": "PegasusXEncoder",
+    "prophetnet": "ProphetNetEncoder",
+}
+
+WHOLE = ("bart", "bigbird_pegasus", "fsmt", "led", "mbart", "mvp", "plbart")
 """Encoder-decoder models whose decoder's last hidden state embeds, as the peer has it."""
 
 STORED_MODEL_KWARGS = ("add_pooling_layer", "attn_implementation", "dtype", "torch_dtype")
@@ -57,12 +70,9 @@ def load_model(
     kwargs = _stored(config, "model_kwargs", STORED_MODEL_KWARGS, folder) | dict(options.model_kwargs)
     if "device_map" in kwargs:
         raise ValueError("model_kwargs must not hold device_map; pass device instead")
-    common = _common(folder, options)
+    common = hub_arguments(folder, options)
     model_config = _load_config(folder, config, options)
-    if task == "sequence-classification" and "num_labels" not in options.config_kwargs:
-        architectures = getattr(model_config, "architectures", None) or []
-        if not any(name.endswith("ForSequenceClassification") for name in architectures):
-            model_config.num_labels = 1  # a model that was made for something else becomes one that scores
+    _fit_to_task(model_config, task, options)
     _check_attention(model_config, kwargs, folder)
     requested = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or options.config_kwargs.get("dtype")
     dtype = load_dtype(requested, getattr(model_config, "dtype", None), options.device)
@@ -71,23 +81,57 @@ def load_model(
     kwargs.setdefault("use_safetensors", True)  # never a pickle, unless the user asks for it
     with _no_progress_bar():
         model, report = _architecture(model_config, task).from_pretrained(
-            folder, config=model_config, dtype=dtype, output_loading_info=True, **(common | kwargs)
+            folder,
+            config=model_config,
+            dtype=dtype,
+            output_loading_info=True,
+            **(common | kwargs | {"ignore_mismatched_sizes": True}),
         )
+    _check_shapes(report["mismatched_keys"], kwargs.get("ignore_mismatched_sizes", False), folder)
     _check_missing(model, report["missing_keys"], task, folder)
-    loaded: PreTrainedModel = model.eval()
+    is_whole = task == "feature-extraction" and model_config.model_type in INNER_ENCODERS and hasattr(model, "decoder")
+    loaded: PreTrainedModel = (model.get_encoder() if is_whole else model).eval()
     return loaded
+
+
+def _fit_to_task(config: PreTrainedConfig, task: str, options: LoadOptions) -> None:
+    if task == "sequence-classification" and "num_labels" not in options.config_kwargs and not _is_classifier(config):
+        config.num_labels = 1  # a model that was made for something else becomes one that scores
+    elif task == "feature-extraction" and config.model_type == "t5gemma":
+        config.is_encoder_decoder = False  # without which its encoder does not load
+
+
+def _is_classifier(config: PreTrainedConfig) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in getattr(config, "architectures", None) or [])
+
+
+def _check_shapes(mismatched: Collection[tuple[str, Any, Any]], is_allowed: bool, folder: Path | str) -> None:
+    wrong = [f"{key} {tuple(found)}, not {tuple(wanted)}" for key, found, wanted in sorted(mismatched)]
+    if wrong and not is_allowed:
+        raise ValueError(
+            f"the weights in {str(folder)!r} have another shape than the config asks for: {wrong}; with another number"
+            " of labels the head has to be trained anew, which model_kwargs={'ignore_mismatched_sizes': True} allows"
+        )
+    if wrong:
+        logger.warning("%s has %s: they start at random, to be trained", folder, wrong)
 
 
 def _check_missing(model: Any, keys: Collection[str], task: str, folder: Path | str) -> None:
     # Poolers are not used for embeddings, and many checkpoints lack theirs.
-    missing = sorted(key for key in keys if "pooler" not in key)
+    missing = sorted(key for key in keys if "pooler" not in key and not _is_computed(model, key))
     if task == "sequence-classification":
         prefix = f"{model.base_model_prefix}."
-        if new := [key for key in missing if not key.startswith(prefix)]:
+        new = sorted(key for key in keys if not key.startswith(prefix) or "pooler" in key)
+        if new and not _is_classifier(model.config):
             logger.warning("%s has no %s: they start at random, to be trained", folder, new)
-        missing = [key for key in missing if key.startswith(prefix)]
+            missing = [key for key in missing if key not in new]
     if missing:
         raise ValueError(f"the weights in {str(folder)!r} must hold {missing[:5]} ({len(missing)} are missing)")
+
+
+def _is_computed(model: Any, key: str) -> bool:
+    """Return whether a parameter is what a formula gives, such as Marian's positions, which checkpoints leave out."""
+    return "Sinusoidal" in type(model.get_submodule(key.rpartition(".")[0])).__name__
 
 
 def load_tokenizer(
@@ -97,8 +141,9 @@ def load_tokenizer(
     kwargs = _stored(config, "processor_kwargs", STORED_PROCESSOR_KWARGS, folder) | dict(options.processor_kwargs)
     if config.get("max_seq_length") is not None:
         kwargs.setdefault("model_max_length", config["max_seq_length"])
-    tokenizer = AutoTokenizer.from_pretrained(folder, **(_common(folder, options) | kwargs))
-    positions = getattr(model_config, "max_position_embeddings", -1)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **(hub_arguments(folder, options) | kwargs))
+    scope = model_config.get_text_config() if model_config.model_type in IMAGE_TEXT_MODELS else model_config
+    positions = getattr(scope, "max_position_embeddings", -1)
     if "model_max_length" not in kwargs and positions not in (None, -1):
         tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     if config.get("do_lower_case"):
@@ -107,7 +152,7 @@ def load_tokenizer(
 
 
 def _load_config(folder: Path | str, config: Mapping[str, Any], options: LoadOptions) -> PreTrainedConfig:
-    given, common = dict(options.config_kwargs), _common(folder, options)
+    given, common = dict(options.config_kwargs), hub_arguments(folder, options)
     loaded: PreTrainedConfig = AutoConfig.from_pretrained(folder, **(common | given))
     if config.get("config_kwargs"):
         fields = loaded.to_dict().keys() - set(NOT_A_SETTING)
@@ -136,19 +181,24 @@ def _stored(config: Mapping[str, Any], name: str, allowed: Collection[str], fold
     return kept
 
 
-def _common(folder: Path | str, options: LoadOptions) -> dict[str, Any]:
+def hub_arguments(folder: Path | str, options: LoadOptions) -> dict[str, Any]:
+    """Return what every ``from_pretrained`` is told of the hub."""
     # Of a folder, only code that is not in it may have to be fetched.
     is_whole = Path(folder).is_dir() and not options.trust_remote_code
     return {"trust_remote_code": options.trust_remote_code, "local_files_only": is_whole}
 
 
 def _architecture(config: PreTrainedConfig, task: str) -> Any:
+    kind = config.model_type
     if task == "feature-extraction":
-        if config.model_type in ENCODERS:
-            return getattr(transformers, ENCODERS[config.model_type])
-        if getattr(config, "is_encoder_decoder", False) and config.model_type not in WHOLE:
-            known = sorted({*ENCODERS, *WHOLE})
-            raise ValueError(f"encoder-decoder models must be of {known}, got {config.model_type!r}")
+        if kind in ENCODERS:
+            return getattr(transformers, ENCODERS[kind])
+        if (encoder := INNER_ENCODERS.get(kind)) and encoder in (config.architectures or ()):
+            module = kind.replace("-", "_")
+            return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), encoder)
+        known = sorted({*ENCODERS, *INNER_ENCODERS, *WHOLE})
+        if getattr(config, "is_encoder_decoder", False) and kind not in known:
+            raise ValueError(f"encoder-decoder models must be of {known}, got {kind!r}")
     return getattr(transformers, TASKS[task].architecture)
 
 

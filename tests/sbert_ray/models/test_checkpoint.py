@@ -65,10 +65,10 @@ def test_a_folder_must_be_there_and_be_a_checkpoint(tmp_path: Path) -> None:
         describe_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("kind", ["sentence_transformers.models.LSTM", "sbert_ray.Nothing"])
+@pytest.mark.parametrize("kind", ["sentence_transformers.models.Median", "sbert_ray.Nothing"])
 def test_an_unknown_module_is_named(kind: str, checkpoint: Path) -> None:
     (checkpoint / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": kind}]))
-    with pytest.raises(ValueError, match=rf"unknown module '{kind}' .* known modules are \['Dense', "):
+    with pytest.raises(ValueError, match=rf"unknown module '{kind}' .* known modules are \['BoW', 'CNN', "):
         read_modules(checkpoint)
 
 
@@ -137,19 +137,16 @@ def test_an_adapter_is_refused(checkpoint: Path) -> None:
         describe_checkpoint(checkpoint)
 
 
-def test_a_chat_template_is_refused_where_texts_would_go_into_it(checkpoint: Path) -> None:
+def test_a_chat_template_is_described(checkpoint: Path) -> None:
     (checkpoint / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    assert describe_checkpoint(checkpoint).embedding_dimension == 16  # its modules say that it embeds plain text
-    edit(checkpoint / "sentence_bert_config.json", modality_config={"text": TEXT_OUTPUT, "message": TEXT_OUTPUT})
-    with pytest.raises(ValueError, match=r"puts texts into a chat template \(modality 'message'\)"):
+    message = {**TEXT_OUTPUT, "format": "flat"}
+    edit(checkpoint / "sentence_bert_config.json", modality_config={"text": TEXT_OUTPUT, "message": message})
+    assert describe_checkpoint(checkpoint).embedding_dimension == 16
+    edit(checkpoint / "sentence_bert_config.json", modality_config={"message": {**message, "format": "round"}})
+    with pytest.raises(ValueError, match="messages of the format 'flat', 'structured' or 'auto', got 'round'"):
         describe_checkpoint(checkpoint)
-    (checkpoint / "modules.json").unlink()
-    with pytest.raises(ValueError, match=r"is a plain checkpoint with a chat template"):
-        describe_checkpoint(checkpoint)
-    (checkpoint / "chat_template.jinja").unlink()
-    edit(checkpoint / "tokenizer_config.json", chat_template="{{ messages[0].content }}")
-    with pytest.raises(ValueError, match=r"is a plain checkpoint with a chat template"):
-        describe_checkpoint(checkpoint)
+    (checkpoint / "modules.json").unlink()  # what is left is a plain checkpoint, which the config is not about
+    assert describe_checkpoint(checkpoint).modules == ("Transformer", "Pooling")
 
 
 @pytest.mark.parametrize(

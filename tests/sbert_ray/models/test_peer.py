@@ -4,16 +4,13 @@ import importlib.metadata
 import inspect
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
 from sbert_ray import SentenceTransformer
@@ -22,7 +19,6 @@ from sbert_ray.modules import Dense, Dropout, LayerNorm, Normalize, Pooling
 peer = pytest.importorskip("sentence_transformers")
 peer_modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
 
-WORDS = "a the cat dog sat ran on mat fast slow red blue".split()
 TEXTS = ["a cat", "the fast dog ran on the mat", "red", "zebra crossing", "the " * 50, "a cat", "the dog sat on a mat"]
 
 
@@ -69,92 +65,6 @@ def test_precisions_agree(precision: str, minilms: tuple[SentenceTransformer, An
 def test_options_agree(options: dict[str, Any], minilms: tuple[SentenceTransformer, Any]) -> None:
     ours, theirs = (model.encode(real_texts()[:20], **options) for model in minilms)
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-def word_tokenizer(left: bool = False, template: str | None = "<s> $A </s>", types: bool = False) -> Any:
-    vocabulary = {word: index for index, word in enumerate(["<s>", "<pad>", "</s>", "<unk>", *WORDS])}
-    core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.Whitespace()
-    if template:
-        core.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 2)])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        padding_side="left" if left else "right",
-        model_max_length=24,
-        model_input_names=["input_ids", *(["token_type_ids"] if types else []), "attention_mask"],
-    )
-
-
-SIZES = {"vocab_size": 16, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-LLAMA = transformers.LlamaConfig(**SIZES, num_key_value_heads=1, max_position_embeddings=40, pad_token_id=1)
-ARCHITECTURES: dict[str, tuple[Any, Any, Callable[[], Any]]] = {
-    "bert with types": (
-        transformers.BertConfig(**SIZES, max_position_embeddings=40),
-        transformers.BertModel,
-        lambda: word_tokenizer(types=True),
-    ),
-    "roberta": (
-        transformers.RobertaConfig(**SIZES, max_position_embeddings=40, pad_token_id=1),
-        transformers.RobertaModel,
-        word_tokenizer,
-    ),
-    "mpnet": (
-        transformers.MPNetConfig(**SIZES, max_position_embeddings=40, pad_token_id=1),
-        transformers.MPNetModel,
-        word_tokenizer,
-    ),
-    "distilbert": (
-        transformers.DistilBertConfig(
-            vocab_size=16, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=40
-        ),
-        transformers.DistilBertModel,
-        word_tokenizer,
-    ),
-    "modernbert, local attention": (
-        transformers.ModernBertConfig(
-            **SIZES, max_position_embeddings=40, local_attention=4, pad_token_id=1, global_attn_every_n_layers=2
-        ),
-        transformers.ModernBertModel,
-        word_tokenizer,
-    ),
-    "xlm": (
-        transformers.XLMConfig(
-            vocab_size=16, emb_dim=16, n_layers=2, n_heads=2, max_position_embeddings=40, pad_index=1, pad_token_id=1
-        ),
-        transformers.XLMModel,
-        word_tokenizer,
-    ),
-    "t5": (
-        transformers.T5Config(vocab_size=16, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2),
-        transformers.T5ForConditionalGeneration,
-        lambda: word_tokenizer(template="$A </s>"),
-    ),
-    "llama, last token, left": (
-        LLAMA,
-        transformers.LlamaForCausalLM,
-        lambda: word_tokenizer(left=True, template="<s> $A"),
-    ),
-    "llama, last token, right": (LLAMA, transformers.LlamaForCausalLM, lambda: word_tokenizer(template="<s> $A")),
-}
-
-
-@pytest.mark.parametrize("name", ARCHITECTURES)
-@pytest.mark.parametrize("max_batch_tokens", [None, 7])
-def test_plain_checkpoints_agree(name: str, max_batch_tokens: int | None, tmp_path: Path) -> None:
-    config, architecture, tokenizer = ARCHITECTURES[name]
-    torch.manual_seed(0)
-    architecture(config).eval().save_pretrained(tmp_path)
-    tokenizer().save_pretrained(tmp_path)
-    ours, theirs = load(tmp_path), load_peer(tmp_path)
-    assert ours.max_seq_length == theirs.max_seq_length
-    assert ours.get_embedding_dimension() == theirs.get_embedding_dimension() == 16
-    assert ours[1].pooling_mode == theirs[1].pooling_mode == ("lasttoken" if "last token" in name else "mean")
-    embeddings = ours.encode(TEXTS, max_batch_tokens=max_batch_tokens)
-    np.testing.assert_allclose(embeddings, theirs.encode(TEXTS), atol=2e-6)
 
 
 NOT_YET = {"model_card_data", "use_auth_token", "kwargs"}
@@ -238,14 +148,6 @@ def test_a_dense_layer_may_be_a_pickle_where_asked_for(tiny_checkpoint: Path, tm
     np.testing.assert_allclose(model.encode(TEXTS), load_peer(tmp_path).encode(TEXTS), atol=1e-6)
     model.save_pretrained(tmp_path / "converted")
     np.testing.assert_array_equal(load(tmp_path / "converted").encode(TEXTS), model.encode(TEXTS))
-
-
-def test_a_causal_model_without_special_tokens_takes_empty_texts(tmp_path: Path) -> None:
-    transformers.LlamaForCausalLM(LLAMA).save_pretrained(tmp_path)
-    word_tokenizer(template=None).save_pretrained(tmp_path)
-    embeddings = load(tmp_path).encode(["a cat", "", "the dog"])
-    assert np.isfinite(embeddings).all()
-    assert not embeddings[1].any()
 
 
 def chain(tiny_checkpoint: Path) -> list[Any]:

@@ -46,7 +46,7 @@ def test_a_missing_mask_counts_every_token(mode: str) -> None:
 
 
 def test_a_text_without_tokens_gives_zeros() -> None:
-    for mode in ("mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"):
+    for mode in ("max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"):
         assert pooled(mode, TOKENS, torch.zeros_like(MASK)) == [0.0, 0.0]
 
 

@@ -1,0 +1,133 @@
+"""SPLADE pooling: from logits over the vocabulary per token to one sparse embedding per text.
+
+Shapes: B texts, T tokens with padding, V entries of the vocabulary. A mask is 1 on real tokens and 0 on padding.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from sbert_ray.inference.prepared import Features
+from sbert_ray.modules.module import Module, known_keys
+from sbert_ray.modules.token_logits import TokenLogits
+
+STRATEGIES = ("max", "sum")
+ACTIVATIONS = {"relu": 1, "log1p_relu": 2}
+"""How often log1p follows the relu."""
+
+
+class SpladePooling(Module):
+    """Pools logits ``token_embeddings`` (B, T, V) into ``sentence_embedding`` (B, V).
+
+        v = pool over the text's tokens of log(1 + relu(logits))
+
+    with another log(1 + v) for ``log1p_relu``. Of logits that are computed when asked for, only some are there at a
+    time; their sum, and the gradient of their maximum, need no more than that either.
+
+    Args:
+        pooling_strategy: ``max`` or ``sum``.
+        activation_function: ``relu``, or ``log1p_relu``.
+        embedding_dimension: V; the first batch tells it if None.
+        chunk_size: The most tokens of each text to read at a time; None or 0 reads as many as memory is set aside for.
+
+    Raises:
+        ValueError: An argument is not among its choices.
+
+    References:
+        Formal et al. 2021, SPLADE, arXiv:2107.05720 (sum); SPLADE v2, arXiv:2109.10086 (max).
+        Shen et al. 2025, inference-free sparse retrievers, arXiv:2504.14839 (log1p_relu).
+    """
+
+    public_path = "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling"
+
+    def __init__(
+        self,
+        pooling_strategy: Literal["max", "sum"] = "max",
+        activation_function: Literal["relu", "log1p_relu"] = "relu",
+        embedding_dimension: int | None = None,
+        chunk_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        if pooling_strategy not in STRATEGIES:
+            raise ValueError(f"pooling_strategy must be one of {list(STRATEGIES)}, got {pooling_strategy!r}")
+        if activation_function not in ACTIVATIONS:
+            raise ValueError(f"activation_function must be one of {list(ACTIVATIONS)}, got {activation_function!r}")
+        self.pooling_strategy = pooling_strategy
+        self.activation_function = activation_function
+        self.embedding_dimension = embedding_dimension
+        self.chunk_size = chunk_size
+
+    def forward(self, features: Features) -> Features:
+        """Add ``sentence_embedding``; without a mask every token counts, and a text without tokens gives zeros."""
+        logits = features["token_embeddings"]
+        logits = logits if isinstance(logits, TokenLogits) else TokenLogits.of(logits)
+        mask = features.get("attention_mask")
+        if mask is not None and bool(mask.all()):
+            mask = None
+        max_columns = self.chunk_size if self.chunk_size and self.chunk_size > 0 else None
+        pooled = torch.cat(
+            [
+                reduce(self._merge, (self._pool(logits, mask, rows, some) for some in columns))
+                for rows, columns in logits.parts(max_columns)
+            ]
+        )
+        if self.pooling_strategy == "max":
+            pooled = self._activate(pooled)  # which keeps the order, so that one value per text will do
+        if self.embedding_dimension is None:
+            self.embedding_dimension = pooled.shape[-1]
+        return features | {"sentence_embedding": pooled}
+
+    def _merge(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.maximum(first, second) if self.pooling_strategy == "max" else first + second
+
+    def _pool(self, logits: TokenLogits, mask: Tensor | None, rows: slice, columns: slice) -> Tensor:
+        """Return the largest logits, or the sums of activations, of some tokens of some texts (b, V)."""
+        if self.pooling_strategy == "sum" and torch.is_grad_enabled():
+            # The gradient of a sum reads all activations, so they are computed again then.
+            return cast(Tensor, checkpoint(self._pool_now, logits, mask, rows, columns, use_reentrant=False))
+        return self._pool_now(logits, mask, rows, columns)
+
+    def _pool_now(self, logits: TokenLogits, mask: Tensor | None, rows: slice, columns: slice) -> Tensor:
+        part = logits.compute(rows, columns)  # (b, t, V)
+        if mask is not None:
+            part = part.masked_fill(mask[rows, columns].unsqueeze(-1) == 0, float("-inf"))
+        if self.pooling_strategy == "sum":
+            return self._activate(part).sum(1)
+        # The gradient of `max` needs indices only, that of `amax`, which is faster, all logits.
+        return part.max(1).values if torch.is_grad_enabled() else part.amax(1)
+
+    def _activate(self, logits: Tensor) -> Tensor:
+        activated = logits.relu()
+        for _ in range(ACTIVATIONS[self.activation_function]):
+            activated = activated.log1p()
+        return activated
+
+    def get_embedding_dimension(self) -> int | None:
+        """Return V, where it is known; the module before knows it in any case."""
+        return self.embedding_dimension
+
+    def config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, ``chunk_size`` aside, which is a matter of the machine."""
+        return {
+            "pooling_strategy": self.pooling_strategy,
+            "activation_function": self.activation_function,
+            "embedding_dimension": self.embedding_dimension,
+        }
+
+    @classmethod
+    def default(cls, config: Mapping[str, Any], before: Sequence[Module]) -> Self:
+        """Build the module that a checkpoint without it gets, after the modules before it."""
+        return cls(**{"embedding_dimension": before[-1].get_embedding_dimension() if before else None} | dict(config))
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any], folder: Path) -> Self:
+        names = {"pooling_strategy", "activation_function", "embedding_dimension", "chunk_size"}
+        if "word_embedding_dimension" in config:  # its name before 5.4
+            config = {"embedding_dimension": config["word_embedding_dimension"]} | config
+            del config["word_embedding_dimension"]
+        return super()._from_config(known_keys(config, names, folder), folder)

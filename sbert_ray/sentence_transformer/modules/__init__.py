@@ -1,0 +1,43 @@
+"""Face: modules of dense models at the import path that `sentence_transformers` has for them. No code lives here."""
+
+from sbert_ray.modules import (
+    CNN,
+    LSTM,
+    Asym,
+    BoW,
+    CLIPModel,
+    Dense,
+    Dropout,
+    InputModule,
+    LayerNorm,
+    Module,
+    Normalize,
+    Pooling,
+    Router,
+    StaticEmbedding,
+    Transformer,
+    WeightedLayerPooling,
+    WordEmbeddings,
+    WordWeights,
+)
+
+__all__ = [
+    "CNN",
+    "LSTM",
+    "Asym",
+    "BoW",
+    "CLIPModel",
+    "Dense",
+    "Dropout",
+    "InputModule",
+    "LayerNorm",
+    "Module",
+    "Normalize",
+    "Pooling",
+    "Router",
+    "StaticEmbedding",
+    "Transformer",
+    "WeightedLayerPooling",
+    "WordEmbeddings",
+    "WordWeights",
+]
