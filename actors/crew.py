@@ -133,8 +133,9 @@ class Crew:
                 if member.running:
                     # Killed for good, its calls would fail at once, while the process still lives for a moment.
                     member.kill(for_good=False)
-            if running:
-                ray.wait(list(running), num_returns=len(running), timeout=END_SECONDS)
+            idle = [member.handle.end.remote() for member in self.members if member.is_ready and not member.running]
+            if calls := [*running, *idle]:
+                ray.wait(calls, num_returns=len(calls), timeout=END_SECONDS)
         finally:
             for member in self.members:
                 member.kill(for_good=True)

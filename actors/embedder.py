@@ -1,8 +1,8 @@
-"""The dense embedding worker."""
+"""The embedding workers, dense and sparse."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -11,74 +11,56 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-import sbert_ray
-from actors.worker import LENGTH_EDGES, Beat, Stopwatch, UnitWorker
-from sbert_ray.data.dataset import RowReader
+from actors.images import read_images
+from actors.model_worker import VERSIONS, ModelConfig, ModelWorker
+from actors.worker import LENGTH_EDGES, Beat, Stopwatch
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.kinds import num_repeated
 from sbert_ray.data.rows import Rows, strings
 from sbert_ray.data.sink import with_metadata
 from sbert_ray.data.units import Unit
-from sbert_ray.models.checkpoint import resolve_checkpoint
 from sbert_ray.quantization import calibration_ranges, quantize_embeddings
 
 if TYPE_CHECKING:
-    from sbert_ray.inference.engine import EmbedRun
     from sbert_ray.inference.prepared import Prepared
-    from sbert_ray.models.sentence_transformer import SentenceTransformer
+    from sbert_ray.inference.sparse import SparseRun
 
+MAX_OFFSET = 2**31 - 1
 CALIBRATION = "calibration"
 """Fact of the manifest that holds the ranges for int8 and uint8."""
-VERSIONS = ("sbert-ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 
 
-@dataclass(frozen=True)
-class EmbedderConfig:
+@dataclass(frozen=True, kw_only=True)
+class EmbedderConfig(ModelConfig):
     """What to embed, and how; every field has its meaning from the job of the same name.
 
     Args:
-        model: folder or hub id.
-        revision: commit on the hub, or the digest of the folder as the driver saw it.
-        is_local: whether ``model`` is a folder.
         text_columns: joined by a line feed, in this order; nulls among them are left out.
+        image_column: embedded instead: images as bytes, paths or URLs.
         id_column: copied to the output; without one the output tells file and position.
         keep_columns: copied to the output.
-        prompt: put before each text.
+        task: route of a model with a Router.
         normalize: scale embeddings to length 1.
         truncate_dim: keep so many leading dimensions.
+        max_active_dims: keep so many of the largest dimensions, of sparse embeddings.
         precision: float32, float16, int8, uint8, binary or ubinary.
-        dtype: float type of the model's weights; None leaves it to the model.
-        max_seq_length: cut texts to so many tokens; None leaves it to the model.
-        max_batch_tokens: tokens per forward pass; None leaves it to the engine.
-        device: torch device; None takes a GPU if the actor has one.
-        num_threads: CPU threads of this worker; None leaves them as they are.
-        trust_remote_code: run code from the checkpoint.
-        local_files_only: never ask the hub.
         facts: what the driver found out about the model, for the metadata of the output.
     """
 
-    model: str
-    revision: str
-    is_local: bool
-    text_columns: tuple[str, ...]
+    text_columns: tuple[str, ...] = ()
+    image_column: str | None = None
     id_column: str | None = None
     keep_columns: tuple[str, ...] = ()
-    prompt: str | None = None
+    task: str | None = None
     normalize: bool = False
     truncate_dim: int | None = None
+    max_active_dims: int | None = None
     precision: str = "float32"
-    dtype: str | None = None
-    max_seq_length: int | None = None
-    max_batch_tokens: int | None = None
-    device: str | None = None
-    num_threads: int | None = None
-    trust_remote_code: bool = False
-    local_files_only: bool = False
     facts: Mapping[str, object] = field(default_factory=dict)
 
 
-class Embedder(UnitWorker):
-    """Holds one dense model and turns units of text into units of embeddings.
+class Embedder(ModelWorker):
+    """Holds one dense model and turns units of texts or images into units of embeddings.
 
     Args:
         reader: gives the rows of a unit.
@@ -86,20 +68,24 @@ class Embedder(UnitWorker):
         config: what to embed, and how.
     """
 
-    def __init__(self, reader: RowReader, output: str, config: EmbedderConfig) -> None:
-        super().__init__(reader, output)
-        self.config = config
-        self.model = load_model(config)
+    config: EmbedderConfig
 
     @property
     def columns(self) -> Sequence[str]:
         """Input columns that are needed."""
         ids = [self.config.id_column] if self.config.id_column else []
-        return list(dict.fromkeys([*ids, *self.config.text_columns, *self.config.keep_columns]))
+        images = [self.config.image_column] if self.config.image_column else []
+        return list(dict.fromkeys([*ids, *self.config.text_columns, *images, *self.config.keep_columns]))
 
-    def check(self, rows: Rows, excluded: Mapping[int, str]) -> Rows:
-        """Drop rows without a text, with a text that is no valid UTF-8, and those at ``excluded`` positions."""
+    def check(self, rows: Rows, excluded: Mapping[int, str], beat: Beat) -> Rows:
+        """Drop rows without a text, with a text that is no valid UTF-8, and those at ``excluded`` positions.
+
+        Of images, rows without one that looks like an image; those that rows name take their place.
+        """
         reasons = {i: excluded[int(p)] for i, p in enumerate(rows.positions) if int(p) in excluded}
+        if self.config.image_column:
+            rows, faults = self._with_images(rows, self.config.image_column, reasons, beat)
+            return rows.without(faults | reasons, self.config.id_column, {})
         present = np.zeros(len(rows), dtype=bool)
         for column in self.config.text_columns:
             values, invalid = strings(rows.table[column])
@@ -109,12 +95,40 @@ class Embedder(UnitWorker):
         missing = {int(i): f"the text is null (column {names})" for i in np.flatnonzero(~present)}
         return rows.without(missing | reasons, self.config.id_column, {})
 
+    def _with_images(self, rows: Rows, name: str, excluded: Collection[int], beat: Beat) -> tuple[Rows, dict[int, str]]:
+        """Return rows with the bytes of their images, and why some have none, by index."""
+        values, invalid = strings(rows.table[name])
+        wanted = [None if index in excluded else value for index, value in enumerate(values)]
+        images, faults = read_images(wanted, self.reader.url, beat)
+        faults = {index: f"column {name!r}: {reason}" for index, reason in (faults | invalid).items()}
+        column = pa.chunked_array([pa.array(images, pa.large_binary())])
+        return replace(rows, table=rows.table.set_column(rows.table.column_names.index(name), name, column)), faults
+
+    def blame(self, rows: Rows, error: Exception, beat: Beat) -> dict[int, str]:
+        """Find the images that cannot be decoded, if ``error`` is that one cannot be."""
+        from sbert_ray.inference.images import ImageError, open_image
+        from sbert_ray.inference.inputs import BadInputError
+
+        if not isinstance(error, BadInputError):
+            return {}
+        faults = {error.row: error.reason}
+        for index, image in enumerate(self._inputs(rows)):
+            try:
+                open_image(image)
+            except ImageError as fault:
+                faults[index] = str(fault)
+            beat(0)
+        return faults
+
     def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> "Prepared":
         """Tokenize the texts."""
+        config = self.config
         with watch.stage("tokenize"):
-            return self.model.prepare(self._texts(rows), self.config.prompt, on_chunk=lambda: beat(0))
+            inputs = self._inputs(rows)
+            prepared: Prepared = self.model.prepare(inputs, config.prompt, task=config.task, on_chunk=lambda: beat(0))
+            return prepared
 
-    def compute(self, prepared: "Prepared", beat: Beat) -> "EmbedRun":
+    def compute(self, prepared: "Prepared", beat: Beat) -> Any:
         """Embed the texts."""
         return self.model.embed_prepared(
             prepared,
@@ -122,11 +136,11 @@ class Embedder(UnitWorker):
             normalize_embeddings=self.config.normalize,
             truncate_dim=self.config.truncate_dim,
             on_batch=beat,
+            task=self.config.task,
         )
 
-    def table(self, unit: Unit, rows: Rows, result: "EmbedRun") -> pa.Table:
+    def table(self, unit: Unit, rows: Rows, result: Any) -> pa.Table:
         """Return ids, kept columns and embeddings."""
-        embeddings = self.quantize(result.embeddings)
         if self.config.id_column:
             columns = {self.config.id_column: rows.table[self.config.id_column]}
         else:
@@ -136,10 +150,14 @@ class Embedder(UnitWorker):
                 "source_position": pa.array(rows.positions),
             }
         columns |= {name: rows.table[name] for name in self.config.keep_columns}
-        columns["embedding"] = embedding_column(embeddings)
+        columns |= self.embedding_columns(result)
         return with_metadata(pa.table(columns), self.metadata | {"unit": {"file": unit.file, "start": unit.start}})
 
-    def stats(self, rows: Rows, prepared: "Prepared", result: "EmbedRun") -> dict[str, Any]:
+    def embedding_columns(self, result: Any) -> dict[str, pa.Array]:
+        """Return the columns that hold the embeddings."""
+        return {"embedding": embedding_column(self.quantize(result.embeddings))}
+
+    def stats(self, rows: Rows, prepared: "Prepared", result: Any) -> dict[str, Any]:
         """Return tokens, their histogram, and what is odd about the texts and ids."""
         lengths = prepared.lengths
         id_column = self.config.id_column
@@ -149,20 +167,11 @@ class Embedder(UnitWorker):
             "padded_tokens": result.num_padded_tokens,
             "token_lengths": np.histogram(lengths, LENGTH_EDGES)[0].tolist(),
             "empty_texts": sum(not text.strip() for text in self._texts(rows)),
-            "truncated_texts": int((lengths >= longest).sum()) if longest else 0,
+            "truncated_texts": int((lengths >= longest).sum()) if longest and self.config.text_columns else 0,
             "duplicate_ids": num_repeated(rows.table[id_column]) if id_column else 0,
         }
 
-    @property
-    def environment(self) -> str:
-        """Kind of device, type of weights, threads and libraries, which decide the last bits."""
-        import torch
-
-        threads = f" with {torch.get_num_threads()} thread(s)" if self.model.device.type == "cpu" else ""
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
-        return f"{self.model.device.type} in {str(self.model.dtype).removeprefix('torch.')}{threads} by {libraries}"
-
-    def invalid(self, result: "EmbedRun") -> dict[int, str]:
+    def invalid(self, result: Any) -> dict[int, str]:
         """Find embeddings that are no finite numbers in the output's precision."""
         stored = result.embeddings
         if self.config.precision == "float16":
@@ -174,7 +183,8 @@ class Embedder(UnitWorker):
     def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:
         """Return ``rows`` less those at the given indices, which become bad rows."""
         texts = self._texts(rows)
-        return rows.without(reasons, self.config.id_column, {index: texts[index] for index in reasons})
+        excerpts = {index: texts[index] for index in reasons if texts}
+        return rows.without(reasons, self.config.id_column, excerpts)
 
     def calibrate(self, units: Sequence[Unit], beat: Beat, rows_per_unit: int) -> dict[str, Any]:
         """Return the range of each dimension over the first rows of ``units``, which int8 and uint8 are scaled by.
@@ -184,7 +194,7 @@ class Embedder(UnitWorker):
         """
         sample: list[NDArray[np.float32]] = []
         for unit in units:
-            rows = self.check(next(iter(self.reader.read(unit, self.columns))), {})
+            rows = self.check(next(iter(self.reader.read(unit, self.columns))), {}, beat)
             rows = rows.take(range(min(rows_per_unit, len(rows))))
             if len(rows):
                 _, _, run = self._transform(rows, beat, Stopwatch())
@@ -226,36 +236,50 @@ class Embedder(UnitWorker):
             "versions": {name: version(name) for name in VERSIONS},
         }
 
+    def _inputs(self, rows: Rows) -> list[Any]:
+        """Return what is embedded of each row: its text, or the bytes of its image."""
+        if self.config.image_column:
+            return list(rows.table[self.config.image_column].to_pylist())
+        return self._texts(rows)
+
     def _texts(self, rows: Rows) -> list[str]:
         columns = [strings(rows.table[column])[0] for column in self.config.text_columns]
         return ["\n".join(value for value in values if value is not None) for values in zip(*columns, strict=True)]
 
 
-def load_model(config: EmbedderConfig) -> "SentenceTransformer":
-    """Load the model, with the number of threads that this worker may use.
+class SparseEmbedder(Embedder):
+    """Holds one sparse model and turns units of texts into units of indices and values."""
 
-    Raises:
-        InputError: if a folder on this machine is not the model that the run was planned with.
-    """
-    from sbert_ray.inference.threads import limit_threads
-
-    if config.is_local and (found := resolve_checkpoint(config.model).revision) != config.revision:
-        raise InputError(
-            f"the model folder {config.model} is {found} on this node, but the run began with {config.revision}"
+    def compute(self, prepared: "Prepared", beat: Beat) -> "SparseRun":
+        """Embed the texts."""
+        run: SparseRun = self.model.embed_prepared(
+            prepared,
+            max_batch_tokens=self.config.max_batch_tokens,
+            max_active_dims=self.config.max_active_dims,
+            on_batch=beat,
+            task=self.config.task,
         )
-    if config.num_threads is not None:
-        limit_threads(config.num_threads)
-    model = sbert_ray.SentenceTransformer(
-        config.model,
-        device=config.device,
-        revision=None if config.is_local else config.revision,
-        trust_remote_code=config.trust_remote_code,
-        local_files_only=config.local_files_only,
-        model_kwargs={"dtype": config.dtype} if config.dtype else None,
-    )
-    if config.max_seq_length is not None:
-        model.max_seq_length = config.max_seq_length
-    return model
+        return run
+
+    def embedding_columns(self, result: "SparseRun") -> dict[str, pa.Array]:
+        """Return a list of dimensions and a list of their values for each row, without a copy of either."""
+        rows = result.rows
+        if rows.offsets[-1] > MAX_OFFSET:
+            raise InputError(
+                f"{len(rows)} rows have {rows.offsets[-1]} values, too many for a column; lower rows_per_unit"
+                " or max_active_dims"
+            )
+        offsets = pa.array(rows.offsets.astype(np.int32))
+        return {
+            "indices": pa.ListArray.from_arrays(offsets, pa.array(rows.indices)),
+            "values": pa.ListArray.from_arrays(offsets, pa.array(rows.values)),
+        }
+
+    def invalid(self, result: "SparseRun") -> dict[int, str]:
+        """Find embeddings that are no finite numbers."""
+        places = np.flatnonzero(~np.isfinite(result.rows.values))
+        found = np.searchsorted(result.rows.offsets, places, side="right") - 1
+        return dict.fromkeys(found.tolist(), "the embedding has a value that is no finite number")
 
 
 def embedding_column(embeddings: NDArray[Any]) -> pa.FixedSizeListArray:

@@ -106,6 +106,11 @@ class Host:
         now, calls = time.monotonic(), list(self._calls.values())
         return Pulse(max((now - call.last_sign for call in calls), default=0.0), sum(call.rows for call in calls))
 
+    def end(self) -> None:
+        """Let the worker clean up; whoever is killed instead leaves that to the next one."""
+        if close := getattr(self._worker, "close", None):
+            close()
+
     def _ready(self) -> Any:
         with self._building:
             if self._worker is None:

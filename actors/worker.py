@@ -114,8 +114,11 @@ class UnitWorker(ABC):
         """Input columns that are needed."""
 
     @abstractmethod
-    def check(self, rows: Rows, excluded: Mapping[int, str]) -> Rows:
-        """Return ``rows`` less those that cannot be processed, and those at ``excluded`` positions."""
+    def check(self, rows: Rows, excluded: Mapping[int, str], beat: Beat) -> Rows:
+        """Return ``rows`` less those that cannot be processed, and those at ``excluded`` positions.
+
+        It may fetch what rows name, and give it in their place.
+        """
 
     @abstractmethod
     def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> Any:
@@ -149,7 +152,7 @@ class UnitWorker(ABC):
         with unit_output(self.storage, unit) as output:
             for rows in watch.each("read", self.reader.read(unit, self.columns)):
                 totals = _add(totals, {"rows": len(rows) + len(rows.bad)})
-                good, prepared, result = self._transform(self.check(rows, excluded or {}), beat, watch)
+                good, prepared, result = self._transform(self._checked(rows, excluded or {}, beat, watch), beat, watch)
                 totals = _add(totals, self.stats(good, prepared, result))
                 with watch.stage("write"):
                     output.write(self.table(unit, good, result))
@@ -174,7 +177,7 @@ class UnitWorker(ABC):
         for rows in self.reader.read(unit, self.columns):
             beat(0)
             others = {int(p): "not probed" for p in rows.positions if int(p) not in wanted}
-            subset = self.check(rows, others)
+            subset = self.check(rows, others, beat)
             try:
                 if len(subset):
                     self._run(subset, beat, Stopwatch())
@@ -182,6 +185,10 @@ class UnitWorker(ABC):
                 raise
             except Exception as error:  # noqa: BLE001 - the process lives, and that is the question
                 logger.debug("rows of %s fail without harm: %s", unit, error)
+
+    def _checked(self, rows: Rows, excluded: Mapping[int, str], beat: Beat, watch: Stopwatch) -> Rows:
+        with watch.stage("read"):
+            return self.check(rows, excluded, beat)
 
     def _run(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Any, Any]:
         prepared = self.prepare(rows, beat, watch)
@@ -208,7 +215,9 @@ class UnitWorker(ABC):
         except NOT_THE_ROWS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever one row does to the model, the others shall not suffer
-            reasons = find_failures(lambda part: self._run(rows.take(part), beat, watch), range(len(rows)), error)
+            reasons = self.blame(rows, error, beat)
+            if not reasons:
+                reasons = find_failures(lambda part: self._run(rows.take(part), beat, watch), range(len(rows)), error)
             rows = self.quarantine(rows, reasons)
             prepared, result = self._run(rows, beat, watch)
         while reasons := self.invalid(result):
@@ -216,10 +225,17 @@ class UnitWorker(ABC):
             prepared, result = self._run(rows, beat, watch)
         return rows, prepared, result
 
+    def close(self) -> None:  # noqa: B027 - most have nothing to do
+        """Let go of what outlives the process, if there is such a thing."""
+
     @property
     def environment(self) -> str:
         """What else decides the last bits of a result, such as the device's kind."""
         return ""
+
+    def blame(self, rows: Rows, error: Exception, beat: Beat) -> dict[int, str]:  # noqa: ARG002 - as ``invalid``
+        """Return why rows are to blame for ``error``, by index, where that is known without trying them one by one."""
+        return {}
 
     def invalid(self, result: Any) -> dict[int, str]:  # noqa: ARG002 - for those that can tell
         """Return why rows of ``result`` must not be written, by index."""

@@ -5,7 +5,8 @@ from importlib import import_module
 from typing import NoReturn
 
 JOBS = {
-    "embed": ("jobs.embed", "EmbedJob", "embed the texts of a dataset with a dense model"),
+    "embed": ("jobs.embed", "EmbedJob", "embed the texts or images of a dataset with a dense or sparse model"),
+    "rerank": ("jobs.rerank", "RerankJob", "score and rank candidates (query, document) with a cross-encoder"),
     "verify": ("jobs.verify", "VerifyJob", "prove that an output is whole: each input row exactly once"),
 }
 

@@ -5,122 +5,152 @@ ray job submit --working-dir . -- python -m jobs.embed --config embed.yaml
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import pyarrow as pa
 from pydantic import Field, PositiveInt, model_validator
-from tokenizers import Tokenizer
 
-from actors.embedder import CALIBRATION, Embedder, EmbedderConfig
+from actors.embedder import CALIBRATION, Embedder, EmbedderConfig, SparseEmbedder
 from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
 from jobs.job import Names
-from jobs.unit_job import Run, UnitJob
+from jobs.model_job import RUNNING, ModelJob
+from jobs.unit_job import Run
 from sbert_ray.data.dataset import Dataset, RowReader
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import strings
-from sbert_ray.models.checkpoint import Checkpoint, CheckpointInfo, describe_checkpoint, resolve_checkpoint
+from sbert_ray.data.units import default_rows_per_unit
+from sbert_ray.models.checkpoint import CheckpointInfo
+from sbert_ray.models.layout import stored_type
 
 CALIBRATION_UNITS = 16
 SAMPLE_ROWS = 512
+IMAGES_PER_UNIT = 512
+"""Images are read as a whole, so a unit of them has fewer rows by default than one of texts."""
 SHARED = (
+    "image_column",
     "id_column",
     "keep_columns",
+    "task",
     "normalize",
     "truncate_dim",
+    "max_active_dims",
     "precision",
-    "dtype",
-    "max_seq_length",
-    "max_batch_tokens",
 )
 """Settings that change results and that the worker knows by the same names."""
+IMAGE_TYPES = (
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_null,
+)
+MODEL_TYPES = {"dense": "SentenceTransformer", "sparse": "SparseEncoder"}
 
 
-class EmbedJob(UnitJob):
-    """Embed the texts of a dataset with a dense model.
+class EmbedJob(ModelJob):
+    """Embed the texts or images of a dataset with a dense or a sparse model.
 
-    The output has a Parquet file per unit of work in its folder `data`: ids, kept columns and `embedding`, a list of
-    fixed size, in the order of the input.
+    The output has a Parquet file per unit of work in its folder `data`, in the order of the input: ids, kept columns
+    and `embedding`, a list of fixed size; of a sparse model `indices` and `values`, lists of the dimensions that are
+    not zero and of their values.
     """
 
     command: ClassVar[str] = "embed"
 
-    model: str = Field(description="checkpoint folder, on a path that every node sees, or id of a model on the hub")
-    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    kind: Literal["dense", "sparse"] | None = Field(
+        default=None, description="type of embeddings; none: what the model was saved as, a plain transformer as dense"
+    )
     text_column: Names = Field(
         default=("text",), min_length=1, description="column(s) to embed; several are joined by a line feed"
+    )
+    image_column: str | None = Field(
+        default=None, description="column of images to embed instead: bytes, paths or URLs; needs an image-text model"
     )
     id_column: str | None = Field(
         default=None, description="column to copy; none: source_file and source_position tell rows apart"
     )
     keep_columns: Names = Field(default=(), description="further columns to copy")
-    prompt: str | None = Field(default=None, description="text to put before each text")
-    prompt_name: str | None = Field(default=None, description="the same, by its name in the model's config")
+    task: str | None = Field(
+        default=None, description="`query` or `document`: takes the model's prompt and route for those"
+    )
     normalize: bool = Field(default=False, description="scale embeddings to length 1")
     truncate_dim: PositiveInt | None = Field(default=None, description="keep so many leading dimensions")
+    max_active_dims: PositiveInt | None = Field(
+        default=None, description="keep so many of the largest values of each sparse embedding"
+    )
     precision: Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"] = Field(
         default="float32", description="type of the embeddings in the output"
     )
     calibration_rows: PositiveInt = Field(
         default=4096, description="rows whose embeddings set the ranges of int8 and uint8, for all units alike"
     )
-    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
-        default=None, description="type of the weights; none: float32 on CPUs, as stored on GPUs"
-    )
-    max_seq_length: PositiveInt | None = Field(
-        default=None, description="cut texts to so many tokens; none: the model's"
-    )
-    max_batch_tokens: PositiveInt | None = Field(
-        default=None, description="tokens, padding included, per forward pass; none: what suits the device"
-    )
-    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
-    local_files_only: bool = Field(default=False, description="use only what was downloaded before, on each node")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.prompt is not None and self.prompt_name is not None:
-            raise ValueError("give prompt or prompt_name, not both")
-        names = [*([self.id_column] if self.id_column else ["source_file", "source_position"]), *self.keep_columns]
-        if repeated := {name for name in [*names, "embedding"] if [*names, "embedding"].count(name) > 1}:
-            raise ValueError(
-                f"column(s) {sorted(repeated)} would be in the output twice; see id_column and keep_columns"
-            )
+        if self.image_column and self.model_fields_set & {"text_column", "prompt", "prompt_name"}:
+            raise ValueError("image_column goes without text_column, prompt and prompt_name, which are for texts")
+        if repeated := self._repeated("embedding"):
+            raise ValueError(f"column(s) {repeated} would be in the output twice; see id_column and keep_columns")
         return self
 
-    @cached_property
-    def checkpoint(self) -> Checkpoint:
-        """The model on the driver's machine.
+    def _repeated(self, *added: str) -> list[str]:
+        """Return the columns of the output that would be in it twice, given those that the job adds."""
+        ids = [self.id_column] if self.id_column else ["source_file", "source_position"]
+        names = [*ids, *self.keep_columns, *added]
+        return sorted({name for name in names if names.count(name) > 1})
 
-        Raises:
-            InputError: if there is none.
-        """
-        try:
-            return resolve_checkpoint(
-                self.model, revision=self.revision, local_files_only=self.local_files_only, allow_pickle=False
-            )
-        except ConnectionError:
-            raise  # which may pass
-        except (OSError, ValueError) as error:
-            raise InputError(f"--model: {error}") from error
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of texts that are embedded."""
+        return () if self.image_column else self.text_column
 
     @cached_property
-    def checkpoint_info(self) -> CheckpointInfo:
-        """What the model's files tell.
+    def model_type(self) -> str:
+        """The class of `sbert_ray` that loads the model."""
+        if self.kind is not None:
+            return MODEL_TYPES[self.kind]
+        folder = self.checkpoint.folder
+        is_saved = (folder / "modules.json").exists()
+        stored = stored_type(folder) if is_saved else "SentenceTransformer"
+        if stored not in MODEL_TYPES.values():
+            raise InputError(f"--model: {self.model} is a {stored}, which gives no embeddings; see --kind")
+        return stored
+
+    @property
+    def named_as(self) -> str:
+        """The type of model whose organization on the hub a name without an owner belongs to."""
+        return MODEL_TYPES[self.kind or "dense"]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the embeddings are."""
+        return self.model_type == "SparseEncoder"
+
+    def check_model(self, info: CheckpointInfo) -> None:
+        """Make sure that the model fits the options.
 
         Raises:
-            InputError: if something is wrong with them, or they do not fit the options.
+            InputError: if it does not.
         """
-        try:
-            info = describe_checkpoint(self.checkpoint.folder)
-        except (OSError, ValueError, ImportError) as error:
-            raise InputError(f"--model: {error}") from error
+        dense_only = {"normalize": self.normalize, "truncate_dim": self.truncate_dim, "image_column": self.image_column}
+        dense_only["precision"] = self.precision != "float32"
+        flags = [f"--{name.replace('_', '-')}" for name, value in dense_only.items() if value]
+        if self.is_sparse and flags:
+            raise InputError(f"{', '.join(flags)}: not for sparse models such as {self.model}")
+        if self.is_sparse and (repeated := self._repeated("indices", "values")):
+            raise InputError(f"--keep-columns: {repeated} would be in the output twice")
+        if self.max_active_dims and not self.is_sparse:
+            raise InputError(f"--max-active-dims is for sparse models, and {self.model} is dense; see --kind")
+        if self.image_column and "image" not in info.modalities:
+            kinds = list(info.modalities)
+            raise InputError(f"--image-column needs an image-text model, and {self.model} takes {kinds}")
         dimension = info.embedding_dimension
         if dimension and self.truncate_dim and self.truncate_dim > dimension:
             raise InputError(f"--truncate-dim must be at most the model's {dimension}, got {self.truncate_dim}")
         width = self._dimension_of(info)
         if width and width % 8 and self.precision in ("binary", "ubinary"):
             raise InputError(f"--precision {self.precision} needs a dimension that 8 divides, got {width}")
-        return info
 
     def _dimension_of(self, info: CheckpointInfo) -> int | None:
         """Return the dimension of the embeddings, where the model's files tell it."""
@@ -129,62 +159,59 @@ class EmbedJob(UnitJob):
         return min(known, default=None)
 
     @property
-    def resolved_prompt(self) -> str | None:
-        """The prompt itself.
-
-        Raises:
-            InputError: if the model has none of that name.
-        """
-        if self.prompt is not None:
-            return self.prompt or None
-        prompts = self.checkpoint_info.prompts
-        name = self.prompt_name or self.checkpoint_info.default_prompt_name
-        if name is None:
+    def default_prompt_name(self) -> str | None:
+        """The name of the prompt that is used when none is given."""
+        if self.image_column:
             return None
-        if name not in prompts:
-            raise InputError(f"--prompt-name: {self.model} has no prompt {name!r}; it has {sorted(prompts)}")
-        return prompts[name] or None
+        wanted = {"query": ("query",), "document": ("document", "passage", "corpus")}.get(self.task or "", ())
+        named = next((name for name in wanted if name in self.checkpoint_info.prompts), None)
+        return named or self.checkpoint_info.default_prompt_name
 
     def open_dataset(self) -> Dataset:
         """Open the input and check its columns and the model."""
         ids = [self.id_column] if self.id_column else []
-        dataset = Dataset.open(self.input, self.text_column, ids, self.keep_columns)
+        images = [self.image_column] if self.image_column else []
+        dataset = Dataset.open(self.input, self.text_columns, [*ids, *images], self.keep_columns)
+        for name in images:
+            kind = dataset.schema.field(name).type
+            if not any(is_kind(kind) for is_kind in IMAGE_TYPES):
+                raise InputError(f"--image-column: {name!r} is {kind}; it must hold bytes, paths or URLs")
         self.settings()  # a bad model fails here, before anything starts
         return dataset
 
+    def default_rows(self, dataset: Dataset) -> int:
+        """Return the rows of a unit where none are asked for."""
+        rows = default_rows_per_unit(dataset.estimated_rows)
+        return min(rows, IMAGES_PER_UNIT) if self.image_column else rows
+
     def settings(self) -> dict[str, Any]:
         """Return the settings that change results."""
-        chosen = self.model_dump(mode="json", include={"text_column", *SHARED})
+        chosen = self.model_dump(mode="json", include={*SHARED, *RUNNING})
+        chosen["text_column"] = list(self.text_columns)
         if self.precision in ("int8", "uint8"):
             chosen["calibration_rows"] = self.calibration_rows
-        return {**chosen, "model_revision": self.checkpoint.revision, "prompt": self.resolved_prompt}
+        prompt = self.resolved_prompt
+        return {**chosen, "kind": self.model_type, "model_revision": self.checkpoint.revision, "prompt": prompt}
 
     def facts(self) -> dict[str, Any]:
         """Return what the model's files tell, and what it is called."""
+        info = self.checkpoint_info
         return {
             "model": self.model,
-            "pooling": list(self.checkpoint_info.pooling_modes),
-            "normalized": self.normalize or self.checkpoint_info.is_normalized,
-            "similarity": self.checkpoint_info.similarity_fn_name or "cosine",
+            "pooling": list(info.pooling_modes),
+            "normalized": self.normalize or info.is_normalized,
+            "similarity": info.similarity_fn_name or ("dot" if self.is_sparse else "cosine"),
         }
 
     def worker(self, reader: RowReader, options: PoolOptions, facts: dict[str, Any]) -> Callable[[], UnitWorker]:
         """Return what builds an embedder."""
-        is_local = Path(self.model).is_dir()
         config = EmbedderConfig(
-            model=str(Path(self.model).resolve()) if is_local else self.model,
-            revision=self.checkpoint.revision,
-            is_local=is_local,
-            text_columns=self.text_column,
-            prompt=self.resolved_prompt,
-            device=None if options.num_gpus else "cpu",
-            num_threads=None if options.num_gpus else max(int(options.num_cpus), 1),
-            trust_remote_code=self.trust_remote_code,
-            local_files_only=self.local_files_only,
+            **self.worker_config(options),
+            text_columns=self.text_columns,
             facts=facts,
             **{name: getattr(self, name) for name in SHARED},
         )
-        return partial(Embedder, reader, self.output, config)
+        return partial(SparseEmbedder if self.is_sparse else Embedder, reader, self.output, config)
 
     def before(self, pool: Pool, run: Run) -> None:
         """Find the ranges of int8 and uint8 once, over rows from all over the input."""
@@ -198,14 +225,13 @@ class EmbedJob(UnitJob):
 
     def estimates(self, dataset: Dataset, rows: int) -> dict[str, str]:
         """Return the tokens of the input, estimated from a sample."""
-        file = self.checkpoint.folder / "tokenizer.json"
-        if not file.exists():
+        tokenizer = self.tokenizer() if self.text_columns else None
+        if tokenizer is None:
             return {}
-        tokenizer = _read_tokenizer(file)
         longest = self.max_seq_length or self.checkpoint_info.max_seq_length or 2**30
         lengths: list[int] = []
-        for sample in dataset.sample(self.text_column[0], SAMPLE_ROWS):
-            texts = [text or "" for text in strings(sample.table[self.text_column[0]])[0]]
+        for sample in dataset.sample(self.text_columns[0], SAMPLE_ROWS):
+            texts = [text or "" for text in strings(sample.table[self.text_columns[0]])[0]]
             lengths += [min(len(encoding), longest) for encoding in tokenizer.encode_batch(texts)]
         if not lengths:
             return {}
@@ -214,26 +240,13 @@ class EmbedJob(UnitJob):
 
     def describe_model(self) -> dict[str, Any]:
         """Return what the report tells of the model."""
-        return {
-            "name": self.model,
-            "revision": self.checkpoint.revision,
+        return super().describe_model() | {
+            "kind": self.model_type,
             "dimension": self._dimension_of(self.checkpoint_info),
             "pooling": ", ".join(self.checkpoint_info.pooling_modes),
             "normalize": self.normalize or self.checkpoint_info.is_normalized,
             "precision": self.precision,
-            "prompt": self.resolved_prompt,
-            "max_seq_length": self.max_seq_length or self.checkpoint_info.max_seq_length,
         }
-
-
-def _read_tokenizer(file: Path) -> Tokenizer:
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # what tokenizers raises has no class of its own
-        raise InputError(f"--model: {file} is no tokenizer: {error}") from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()  # the file may hold another limit than the model's
-    return tokenizer
 
 
 if __name__ == "__main__":

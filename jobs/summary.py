@@ -15,7 +15,9 @@ from sbert_ray.data.rows import BadRow
 MAX_BINS = 200
 MAX_SHOWN = 100
 MAX_WORKERS = 1000
-COUNTS = ("rows", "tokens", "padded_tokens", "empty_texts", "truncated_texts", "duplicate_ids")
+PAIR_COUNTS = ("pairs", "queries")
+"""What only jobs that score pairs count."""
+COUNTS = ("rows", "tokens", "padded_tokens", "empty_texts", "truncated_texts", "duplicate_ids", *PAIR_COUNTS)
 VERSIONS = ("sbert-ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "fsspec")
 PHASES = ("read", "tokenize", "wait", "compute", "write")
 
@@ -196,6 +198,7 @@ class Totals:
             },
             "token_lengths": {"edges": list(LENGTH_EDGES), "counts": self.lengths},
             **{name: self.counts[name] for name in ("empty_texts", "truncated_texts", "duplicate_ids")},
+            **{name: self.counts[name] for name in PAIR_COUNTS if self.counts[name]},
             "workers": self.worker_table(),
             "bad_rows": {"count": self.bad_rows, "shown": [asdict(row) for row in self.shown]},
             "driver": {"peak_memory_bytes": peak_memory_bytes()},

@@ -151,6 +151,10 @@ class UnitJob(Job):
     def describe_model(self) -> dict[str, Any]:
         """Return what the report tells of the model."""
 
+    def default_rows(self, dataset: Dataset) -> int:
+        """Return the rows of a unit where none are asked for; a function of the input and the settings alone."""
+        return default_rows_per_unit(dataset.estimated_rows)
+
     def facts(self) -> dict[str, Any]:
         """Return what output files tell besides the settings; those of the first run hold for all of them."""
         return {}
@@ -165,7 +169,7 @@ class UnitJob(Job):
             check_protocol(url)
         check_apart(self.input, self.output)
         dataset = self.open_dataset()
-        rows_per_unit = self.rows_per_unit or default_rows_per_unit(dataset.estimated_rows)
+        rows_per_unit = self.rows_per_unit or self.default_rows(dataset)
         settings = {**self.settings(), "rows_per_unit": rows_per_unit, "limit": self.limit}
         num_units = sum(1 for _ in dataset.units(rows_per_unit, self.limit))
         plan = Plan(self.command, settings, [file.described() for file in dataset.files], num_units, self.input)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from jobs.embed import EmbedJob
+from jobs.rerank import RerankJob
+from jobs.unit_job import UnitJob
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -16,10 +18,10 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def option_table() -> str:
-    """Return the options of the embed job as docs/embed.md has them."""
+def option_table(job: type[UnitJob]) -> str:
+    """Return the options of a job as its page has them."""
     lines = ["| option | default | what |", "|---|---|---|"]
-    for name, field in EmbedJob.model_fields.items():
+    for name, field in job.model_fields.items():
         default = "required" if field.is_required() else shown(field.default)
         lines.append(f"| `--{name.replace('_', '-')}` | {default} | {field.description} |")
     return "\n".join([*lines, ""])
@@ -31,10 +33,11 @@ def shown(default: object) -> str:
     return f"`{' '.join(default) if isinstance(default, tuple) else default}`"
 
 
-def test_option_table_is_that_of_the_job():
-    page = ROOT / "docs" / "embed.md"
+@pytest.mark.parametrize("job", [EmbedJob, RerankJob])
+def test_option_table_is_that_of_the_job(job):
+    page = ROOT / "docs" / f"{job.command}.md"
     table = page.read_text().partition("<!-- options: tests/test_readme.py checks them -->\n")[2]
-    assert table == option_table(), "replace the table by what this test expects"
+    assert table == option_table(job), "replace the table by what this test expects"
 
 
 def test_options_in_the_readme_exist():

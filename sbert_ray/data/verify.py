@@ -4,9 +4,10 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ from sbert_ray.data.errors import InputError
 from sbert_ray.data.jsonl import parse
 from sbert_ray.data.kinds import comparable, hashes
 from sbert_ray.data.manifest import Manifest, Plan, Record
+from sbert_ray.data.ranked import candidates_of, compare_ranked
+from sbert_ray.data.rows import Rows
 from sbert_ray.data.storage import Storage, is_redacted, redacted
 from sbert_ray.data.units import Unit, quarantine_file
 
@@ -25,6 +28,8 @@ THREADS = 4
 WINDOW = 64
 EMBEDDING = "embedding"
 """The column whose values must be finite; others are the input's, with whatever is in them."""
+RERANK = "rerank"
+"""The job whose output has the candidates of its input rows, not the rows themselves."""
 HASHES_PER_PASS = 32_000_000
 """Ids that are compared at a time in the search for duplicates: bounds its memory to some 500 MB."""
 SHOWN = 5
@@ -72,9 +77,8 @@ def verify(output: str, input_url: str | None = None) -> Iterator[Verdict]:
     if input_url is None and is_redacted(plan.input):
         raise InputError(f"the manifest has the input without its credentials, {plan.input}; give --input")
     verdict = Verdict(plan.num_units)
-    id_column: str | None = plan.settings["id_column"]
-    text_columns: list[str] = plan.settings["text_column"]
-    dataset = Dataset.open(input_url or plan.input, text_columns, [id_column] if id_column else [])
+    kind = _RankChecker if plan.job == RERANK else _Checker
+    dataset = Dataset.open(input_url or plan.input, [], kind.columns(plan))
     now = plan.with_files([file.described() for file in dataset.files])
     verdict.problems += [f"the input has changed since: {change}" for change in plan.differences(now)]
     if not storage.exists(Manifest.SUCCESS):
@@ -82,7 +86,8 @@ def verify(output: str, input_url: str | None = None) -> Iterator[Verdict]:
     records = _records(storage, plan, verdict)
     yield verdict
     if now.fingerprint == plan.fingerprint:
-        yield from _check_units(_Checker(storage, plan, dataset), records, verdict)
+        yield from _check_units(kind(storage, plan, dataset), records, verdict)
+    id_column: str | None = plan.settings.get("id_column")
     if id_column and not verdict.problems:
         _find_duplicates(storage, records.values(), id_column, verdict)
     yield verdict
@@ -132,8 +137,14 @@ class _Checker:
         self.storage = storage
         self.plan = plan
         self.dataset = dataset
-        self.id_column: str | None = plan.settings["id_column"]
-        self.reader = dataset.reader(plan.settings["rows_per_unit"])
+        self.id_column: str | None = plan.settings.get("id_column")
+        self.reader: Any = dataset.reader(plan.settings["rows_per_unit"])
+
+    @staticmethod
+    def columns(plan: Plan) -> list[str]:
+        """Return the columns of the input that tell its rows apart."""
+        settings = plan.settings
+        return [settings["id_column"] or next(iter(settings["text_column"]), None) or settings["image_column"]]
 
     def check(self, unit: Unit, record: Record) -> tuple[list[str], pa.Schema | None]:
         """Return what is wrong with the output of ``unit`` and what to do, and its schema."""
@@ -179,25 +190,48 @@ class _Checker:
         return set(), [f"{what}; remove {where} and run the job again"]
 
     def _compare_rows(self, unit: Unit, bad: set[int], table: pa.Table) -> list[str]:
-        where = quarantine_file(unit.name)
         name = self.id_column or "source_position"
         if name not in table.column_names:
             return [f"there is no column {name!r}; it has {table.column_names}"]
-        columns = [self.id_column] if self.id_column else self.plan.settings["text_column"][:1]
-        expected: list[pa.ChunkedArray] = []
+        pieces, problems = self._good_rows(unit, bad, self.columns(self.plan))
+        ids = [piece.table[0] if self.id_column else pa.chunked_array([piece.positions]) for piece in pieces]
+        return problems or _difference(unit, name, ids, table[name])
+
+    def _good_rows(self, unit: Unit, bad: set[int], columns: Sequence[str]) -> tuple[list[Rows], list[str]]:
+        """Return the rows of a unit less those in quarantine, or what is wrong with these."""
+        where = quarantine_file(unit.name)
+        pieces: list[Rows] = []
         read: set[int] = set()
         for piece in self.reader.read(unit, columns):
             rows = piece.without({}, self.id_column, {})
             unreadable = {row.position for row in rows.bad}
             if lost := unreadable - bad:
-                return [f"the input has bad rows that are not in {where}: {sorted(lost)[:SHOWN]}"]
+                return [], [f"the input has bad rows that are not in {where}: {sorted(lost)[:SHOWN]}"]
             is_bad = np.isin(rows.positions, np.fromiter(bad, np.int64))
             read |= unreadable | set(rows.positions[is_bad].tolist())
-            ids = rows.table[0] if self.id_column else pa.chunked_array([rows.positions])
-            expected.append(ids.filter(pa.array(~is_bad)))
+            kept = pa.array(~is_bad)
+            pieces.append(replace(rows, table=rows.table.filter(kept), positions=rows.positions[~is_bad]))
         if unknown := bad - read:
-            return [f"{where} has rows that the input lacks: {sorted(unknown)[:SHOWN]}"]
-        return _difference(unit, name, expected, table[name])
+            return [], [f"{where} has rows that the input lacks: {sorted(unknown)[:SHOWN]}"]
+        return pieces, []
+
+
+class _RankChecker(_Checker):
+    """Compares units of ranked candidates with their input."""
+
+    def __init__(self, storage: Storage, plan: Plan, dataset: Dataset) -> None:
+        super().__init__(storage, plan, dataset)
+        self.candidates = candidates_of(plan.settings)
+        self.reader = self.candidates.grouped(self.reader)
+
+    @staticmethod
+    def columns(plan: Plan) -> list[str]:
+        """Return the columns of the input that candidates are in."""
+        return candidates_of(plan.settings).columns
+
+    def _compare_rows(self, unit: Unit, bad: set[int], table: pa.Table) -> list[str]:
+        pieces, problems = self._good_rows(unit, bad, self.columns(self.plan))
+        return problems or compare_ranked(self.candidates, pieces, table, self.plan.settings["top_k"])
 
 
 def _position(line: bytes) -> int:

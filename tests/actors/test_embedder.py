@@ -52,7 +52,9 @@ def make_embedder(folder: Path, checkpoint: Path, columns: pa.Table | Table, **o
     settings = {"text_columns": ("text",), "id_column": "id", **options}
     copied = [settings["id_column"]] if settings["id_column"] else []
     dataset = Dataset.open(f"{folder}/in", settings["text_columns"], [*copied, *settings.get("keep_columns", ())])
-    config = EmbedderConfig(str(checkpoint), resolve_checkpoint(checkpoint).revision, is_local=True, **settings)
+    config = EmbedderConfig(
+        model=str(checkpoint), revision=resolve_checkpoint(checkpoint).revision, is_local=True, **settings
+    )
     return Embedder(dataset.reader(100), f"{folder}/out", config)
 
 
@@ -286,7 +288,7 @@ def test_the_same_unit_gives_the_same_bytes(tmp_path: Path, tiny_checkpoint: Pat
 
 
 def test_another_model_on_this_node_is_refused(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    config = EmbedderConfig(str(tiny_checkpoint), "sha256:other", is_local=True, text_columns=("text",))
+    config = EmbedderConfig(model=str(tiny_checkpoint), revision="sha256:other", is_local=True, text_columns=("text",))
     reader = make_embedder(tmp_path, tiny_checkpoint, dataset()).reader
     with pytest.raises(InputError, match=r"is sha256:.* on this node, but the run began with sha256:other"):
         Embedder(reader, f"{tmp_path}/out", config)

@@ -40,7 +40,7 @@ class Lengths(UnitWorker):
         super().__init__(Dataset.open(f"{folder}/in", ["text"]).reader(100), f"{folder}/out")
         self.device = device
 
-    def check(self, rows: Rows, excluded: Mapping[int, str]) -> Rows:
+    def check(self, rows: Rows, excluded: Mapping[int, str], beat: Beat) -> Rows:
         reasons = {i: excluded[int(p)] for i, p in enumerate(rows.positions) if int(p) in excluded}
         return rows.without(reasons, None, {})
 

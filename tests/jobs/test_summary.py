@@ -15,6 +15,7 @@ from sbert_ray.data.sink import Committed
 BEGUN = 1_700_000_000.0
 MODEL = dict.fromkeys("name revision dimension pooling normalize precision prompt max_seq_length".split())
 COUNTED = {"rows": 10, "tokens": 60, "padded_tokens": 80, "empty_texts": 1, "truncated_texts": 2, "duplicate_ids": 3}
+COUNTED |= {"pairs": 12, "queries": 4}
 SECONDS = {"read": 0.5, "tokenize": 1.0, "wait": 0.25, "compute": 2.0, "write": 0.25}
 
 

@@ -55,7 +55,7 @@ class ToyWorker(UnitWorker):
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def check(self, rows: Rows, excluded: Mapping[int, str]) -> Rows:
+    def check(self, rows: Rows, excluded: Mapping[int, str], beat: Beat) -> Rows:
         reasons = {i: excluded[int(p)] for i, p in enumerate(rows.positions) if int(p) in excluded}
         nulls = {i: "the text is null" for i, text in enumerate(rows.table["text"].to_pylist()) if text is None}
         return rows.without(nulls | reasons, "id", {})

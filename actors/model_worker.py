@@ -1,0 +1,96 @@
+"""What workers with a model have in common: which one, on which device, and what decides its last bits."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+from actors.worker import UnitWorker
+from sbert_ray.data.errors import InputError
+from sbert_ray.models.checkpoint import resolve_checkpoint
+
+VERSIONS = ("sbert-ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model, and how it runs; every field has its meaning from the jobs.
+
+    Args:
+        model: folder or hub id.
+        model_type: class of `sbert_ray` that loads it.
+        revision: commit on the hub, or the digest of the folder as the driver saw it.
+        is_local: whether ``model`` is a folder.
+        prompt: put before each text.
+        dtype: float type of the model's weights; None leaves it to the model.
+        max_seq_length: cut texts to so many tokens; None leaves it to the model.
+        max_batch_tokens: tokens per forward pass; None leaves it to the engine.
+        device: torch device; None takes a GPU if the actor has one.
+        num_threads: CPU threads of this worker; None leaves them as they are.
+        trust_remote_code: run code from the checkpoint.
+        local_files_only: never ask the hub.
+    """
+
+    model: str
+    model_type: str = "SentenceTransformer"
+    revision: str
+    is_local: bool
+    prompt: str | None = None
+    dtype: str | None = None
+    max_seq_length: int | None = None
+    max_batch_tokens: int | None = None
+    device: str | None = None
+    num_threads: int | None = None
+    trust_remote_code: bool = False
+    local_files_only: bool = False
+
+
+class ModelWorker(UnitWorker):
+    """Holds one model.
+
+    Args:
+        reader: gives the rows of a unit.
+        output: folder that units are committed to.
+        config: which model, and how it runs.
+    """
+
+    def __init__(self, reader: Any, output: str, config: ModelConfig) -> None:
+        super().__init__(reader, output)
+        self.config = config
+        self.model = load_model(config)
+
+    @property
+    def environment(self) -> str:
+        """Kind of device, type of weights, threads and libraries, which decide the last bits."""
+        import torch
+
+        threads = f" with {torch.get_num_threads()} thread(s)" if self.model.device.type == "cpu" else ""
+        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
+        return f"{self.model.device.type} in {str(self.model.dtype).removeprefix('torch.')}{threads} by {libraries}"
+
+
+def load_model(config: ModelConfig) -> Any:
+    """Load the model, with the number of threads that this worker may use.
+
+    Raises:
+        InputError: if a folder on this machine is not the model that the run was planned with.
+    """
+    from sbert_ray.inference.threads import limit_threads
+
+    if config.is_local and (found := resolve_checkpoint(config.model).revision) != config.revision:
+        raise InputError(
+            f"the model folder {config.model} is {found} on this node, but the run began with {config.revision}"
+        )
+    if config.num_threads is not None:
+        limit_threads(config.num_threads)
+    model = getattr(import_module("sbert_ray"), config.model_type)(
+        config.model,
+        device=config.device,
+        revision=None if config.is_local else config.revision,
+        trust_remote_code=config.trust_remote_code,
+        local_files_only=config.local_files_only,
+        model_kwargs={"dtype": config.dtype} if config.dtype else None,
+    )
+    if config.max_seq_length is not None:
+        model.max_seq_length = config.max_seq_length
+    return model
