@@ -13,12 +13,12 @@ from torch import Tensor
 from sbert_ray.inference.bags import TokenBags
 from sbert_ray.inference.prepared import Features
 from sbert_ray.inference.tokenization import text_chunks
-from sbert_ray.modules.module import InputModule
+from sbert_ray.modules.module import UnlimitedModule
 from sbert_ray.modules.word_tokenizers import WhitespaceTokenizer
 from sbert_ray.modules.word_weights import weights_of
 
 
-class BoW(InputModule):
+class BoW(UnlimitedModule):
     """Turns texts into ``sentence_embedding`` (B, V), the weight of each word of theirs, such as tf-idf.
 
     Args:
@@ -49,16 +49,6 @@ class BoW(InputModule):
         self.register_buffer("weights", weights, persistent=False)  # it is in the config
         self.tokenizer = WhitespaceTokenizer(self.vocab, stop_words=())
         self.sentence_embedding_dimension = len(self.vocab)
-
-    @property
-    def max_seq_length(self) -> int | None:
-        """None: a text may be of any length."""
-        return None
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int | None) -> None:
-        if value is not None:
-            raise ValueError(f"a BoW reads texts of any length: max_seq_length must be None, got {value}")
 
     def prepare(
         self,

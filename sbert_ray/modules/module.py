@@ -157,6 +157,21 @@ class InputModule(Module):
         return prepared.batch(np.arange(len(prepared)))
 
 
+class UnlimitedModule(InputModule):
+    """An input module that reads texts of any length."""
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """None: a text may be of any length."""
+        return None
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int | None) -> None:
+        if value is not None:
+            kind = type(self).__name__
+            raise ValueError(f"a {kind} reads texts of any length: max_seq_length must be None, got {value}")
+
+
 def known_keys(config: Mapping[str, Any], names: set[str], folder: Path) -> dict[str, Any]:
     """Return the items of ``config`` whose keys are in ``names``; warn of the others, which a newer version wrote."""
     if unknown := sorted(config.keys() - names):

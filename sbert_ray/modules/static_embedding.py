@@ -20,14 +20,14 @@ from transformers import PreTrainedTokenizerBase
 from sbert_ray.inference.bags import TokenBags, tokenize_bags
 from sbert_ray.inference.precision import load_dtype
 from sbert_ray.inference.prepared import Features
-from sbert_ray.modules.module import InputModule, LoadOptions, read_weights, weights_file
+from sbert_ray.modules.module import LoadOptions, UnlimitedModule, read_weights, weights_file
 
 logger = logging.getLogger(__name__)
 
 MODEL2VEC_FILES = ["config.json", "model.safetensors", "tokenizer.json"]
 
 
-class StaticEmbedding(InputModule):
+class StaticEmbedding(UnlimitedModule):
     """Turns texts into the mean of the vectors of their tokens, ``sentence_embedding`` (B, D); zeros without tokens.
 
     There are no special tokens, and no limit of length but one that ``tokenizer.json`` itself may set.
@@ -85,16 +85,6 @@ class StaticEmbedding(InputModule):
             )
         core.no_padding()
         self._tokenizer = core
-
-    @property
-    def max_seq_length(self) -> int | None:
-        """None: a text may be of any length."""
-        return None
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int | None) -> None:
-        if value is not None:
-            raise ValueError(f"a StaticEmbedding reads texts of any length: max_seq_length must be None, got {value}")
 
     def prepare(
         self,
