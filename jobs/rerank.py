@@ -24,6 +24,7 @@ from sbert_ray.models.checkpoint import CheckpointInfo
 SHARED = ("top_k", "activation")
 """Settings that change results and that the worker knows by the same names."""
 TABLES = ("queries", "documents")
+LISTS_PER_UNIT = 256
 
 
 class RerankJob(ModelJob):
@@ -155,6 +156,11 @@ class RerankJob(ModelJob):
             chosen |= {name: table.digest for name, table in zip(TABLES, self._tables, strict=True)}
         chosen |= {"query_id_column": self.query_ids, "doc_id_column": self.document_ids, "layout": self._layout}
         return {**chosen, "model_revision": self.checkpoint.revision, "prompt": self.resolved_prompt}
+
+    def default_rows(self, dataset: Dataset) -> int:
+        """Return the rows of a unit where none are asked for; a row with a list is as much as many others."""
+        rows = super().default_rows(dataset)
+        return min(rows, LISTS_PER_UNIT) if self._layout == "lists" else rows
 
     def facts(self) -> dict[str, Any]:
         """Return what the model is called."""
