@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sbert_ray.inference.sparse import SparseRun
 
 MAX_OFFSET = 2**31 - 1
+IMAGES = "bytes of the images"
+"""The column that they are in within the worker."""
 CALIBRATION = "calibration"
 """Fact of the manifest that holds the ranges for int8 and uint8."""
 
@@ -101,15 +103,16 @@ class Embedder(ModelWorker):
         wanted = [None if index in excluded else value for index, value in enumerate(values)]
         images, faults = read_images(wanted, self.reader.url, beat)
         faults = {index: f"column {name!r}: {reason}" for index, reason in (faults | invalid).items()}
-        column = pa.chunked_array([pa.array(images, pa.large_binary())])
-        return replace(rows, table=rows.table.set_column(rows.table.column_names.index(name), name, column)), faults
+        # Beside what the rows name, which may be copied to the output.
+        table = rows.table.append_column(IMAGES, pa.array(images, pa.large_binary()))
+        return replace(rows, table=table), faults
 
     def blame(self, rows: Rows, error: Exception, beat: Beat) -> dict[int, str]:
         """Find the images that cannot be decoded, if ``error`` is that one cannot be."""
         from sbert_ray.inference.images import ImageError, open_image
         from sbert_ray.inference.inputs import BadInputError
 
-        if not isinstance(error, BadInputError):
+        if not self.config.image_column or not isinstance(error, BadInputError):
             return {}
         faults = {error.row: error.reason}
         for index, image in enumerate(self._inputs(rows)):
@@ -239,8 +242,11 @@ class Embedder(ModelWorker):
     def _inputs(self, rows: Rows) -> list[Any]:
         """Return what is embedded of each row: its text, or the bytes of its image."""
         if self.config.image_column:
-            return list(rows.table[self.config.image_column].to_pylist())
-        return self._texts(rows)
+            return list(rows.table[IMAGES].to_pylist())
+        texts = self._texts(rows)
+        if "image" in self.model.modalities:
+            return [{"text": text} for text in texts]  # whose name or address of an image stays a text
+        return texts
 
     def _texts(self, rows: Rows) -> list[str]:
         columns = [strings(rows.table[column])[0] for column in self.config.text_columns]

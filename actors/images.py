@@ -1,5 +1,7 @@
 """The images that rows name, as the bytes of their files."""
 
+import errno
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,8 +9,11 @@ from itertools import islice
 from typing import Any
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from actors.worker import Beat
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.rows import EXCERPT
 from sbert_ray.data.storage import redacted
 
 READERS = 16
@@ -17,7 +22,9 @@ TRIES = 3
 PAUSE_SECONDS = 1.0
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "file", "memory")
 """File systems that a row may name; others of fsspec start programs, read archives or call services."""
-NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError)
+"""What a file system says of a name that is none of a readable file; ValueError of one with a zero byte."""
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 
 
 def read_images(values: Sequence[Any], folder: str, beat: Beat) -> tuple[list[bytes | None], dict[int, str]]:
@@ -60,14 +67,25 @@ def _read(value: Any, folder: str) -> tuple[bytes | None, str | None]:
     except ImageError as error:
         return None, str(error)
     except NO_FILE as error:
-        return None, f"there is no readable file {redacted(value)!r}: {error.strerror or type(error).__name__}"
+        return None, _no_file(value, error)
+    except OSError as error:
+        if error.errno in NO_NAME:
+            return None, _no_file(value, error)
+        raise
     fault = check_image(image)
     return (None, fault) if fault else (image, None)
 
 
-def _read_url(value: str, folder: str) -> bytes:
-    from sbert_ray.inference.images import MAX_BYTES, ImageError
+def _no_file(value: str, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"there is no readable file {redacted(value)[:EXCERPT]!r}: {reason}"
 
+
+def _read_url(value: str, folder: str) -> bytes:
+    from sbert_ray.inference.images import MAX_BYTES, ImageError, data_of
+
+    if value.startswith("data:"):
+        return data_of(value)
     if value.startswith(("http://", "https://")):
         return _fetch(value)
     protocol = value.partition("://")[0] if "://" in value else None
@@ -77,11 +95,16 @@ def _read_url(value: str, folder: str) -> bytes:
         value = f"{folder.rstrip('/')}/{value}"
     elif protocol is None and "://" in folder:
         value = f"{folder.partition('://')[0]}://{value.lstrip('/')}"
-    fs, path = url_to_fs(value)
-    size = fs.size(path)
-    if size is not None and size > MAX_BYTES:
+    try:
+        fs, path = url_to_fs(value)
+    except ImportError as error:
+        raise InputError(f"images are in {protocol}, which needs a package: {error}") from error
+    if isinstance(fs, LocalFileSystem) and os.path.exists(path) and not os.path.isfile(path):
+        raise ImageError(f"{redacted(value)!r} is no regular file")  # but a device or pipe, which may have no end
+    data = bytes(fs.cat_file(path, end=MAX_BYTES + 1))
+    if len(data) > MAX_BYTES:
         raise ImageError(f"{redacted(value)!r} is larger than {MAX_BYTES} bytes")
-    return bytes(fs.cat_file(path))
+    return data
 
 
 def _fetch(url: str) -> bytes:

@@ -84,12 +84,19 @@ class ModelJob(UnitJob):
         Raises:
             InputError: if something is wrong with them, or they do not fit the options.
         """
+        folder, model_type = self.checkpoint.folder, self.model_type
         try:
-            info = describe_checkpoint(self.checkpoint.folder, model_type=self.model_type)
+            info = describe_checkpoint(folder, model_type=model_type)
         except (OSError, ValueError, ImportError) as error:
             raise InputError(f"--model: {error}") from error
         if self.max_seq_length and info.modules[0] in UNLIMITED:
             raise InputError(f"--max-seq-length: the model's {info.modules[0]} reads texts of any length")
+        if info.untrained:
+            missing = " and ".join(info.untrained)
+            raise InputError(
+                f"--model: as a {self.model_type}, {self.model} has no trained {missing}, which would start at random"
+                " in each worker; train it, save it, and give that"
+            )
         self.check_model(info)
         return info
 

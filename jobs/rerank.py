@@ -3,7 +3,7 @@
 ray job submit --working-dir . -- python -m jobs.rerank --config rerank.yaml
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, ClassVar, Literal, Self
 
@@ -18,6 +18,7 @@ from jobs.unit_job import Location
 from sbert_ray.data.candidates import Candidates
 from sbert_ray.data.dataset import Dataset, RowReader
 from sbert_ray.data.errors import InputError
+from sbert_ray.data.kinds import are_comparable
 from sbert_ray.data.lookup import LookupSource
 from sbert_ray.models.checkpoint import CheckpointInfo
 
@@ -131,7 +132,7 @@ class RerankJob(ModelJob):
             assert self.document_ids is not None
             queries, documents = self._tables
             for name, table in ((self.query_ids, queries), (self.document_ids, documents)):
-                if table.id_type != schema.field(name).type:
+                if not are_comparable(table.id_type, schema.field(name).type):
                     raise InputError(
                         f"{name!r} is {schema.field(name).type} in the input and {table.id_type} in {table.where};"
                         " ids must have one type"
@@ -156,6 +157,11 @@ class RerankJob(ModelJob):
             chosen |= {name: table.digest for name, table in zip(TABLES, self._tables, strict=True)}
         chosen |= {"query_id_column": self.query_ids, "doc_id_column": self.document_ids, "layout": self._layout}
         return {**chosen, "model_revision": self.checkpoint.revision, "prompt": self.resolved_prompt}
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The input and the tables."""
+        return [self.input, *filter(None, (self.queries, self.documents))]
 
     def default_rows(self, dataset: Dataset) -> int:
         """Return the rows of a unit where none are asked for; a row with a list is as much as many others."""

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Annotated, Any, NamedTuple
@@ -151,6 +151,11 @@ class UnitJob(Job):
     def describe_model(self) -> dict[str, Any]:
         """Return what the report tells of the model."""
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """Everything that is read, none of which the output may lie in."""
+        return [self.input]
+
     def default_rows(self, dataset: Dataset) -> int:
         """Return the rows of a unit where none are asked for; a function of the input and the settings alone."""
         return default_rows_per_unit(dataset.estimated_rows)
@@ -165,9 +170,10 @@ class UnitJob(Job):
     def run(self) -> int:
         """Do what is not done yet, and write the report."""
         begun = time.time()
-        for url in (self.input, self.output):
+        for url in (*self.sources, self.output):
             check_protocol(url)
-        check_apart(self.input, self.output)
+        for url in self.sources:
+            check_apart(url, self.output)
         dataset = self.open_dataset()
         rows_per_unit = self.rows_per_unit or self.default_rows(dataset)
         settings = {**self.settings(), "rows_per_unit": rows_per_unit, "limit": self.limit}

@@ -85,6 +85,16 @@ class RowReader:
             return self._parquet.read(unit, columns)
         return self._jsonl.read(unit, columns, self.max_rows)
 
+    def stream(self, file: str, columns: Sequence[str]) -> Iterator[Rows]:
+        """Yield all rows of a file, a few at a time, decoding each once.
+
+        Raises:
+            InputError: if the file is damaged.
+        """
+        if file.endswith(PARQUET):
+            return self._parquet.stream(file, columns, self.max_rows)
+        return self._jsonl.read(Unit(0, file, 0, None), columns, self.max_rows)
+
     @staticmethod
     def is_parquet(unit: Unit) -> bool:
         """Whether a unit is counted in rows of a Parquet file, not in bytes of JSON lines."""

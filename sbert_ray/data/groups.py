@@ -42,14 +42,14 @@ class GroupReader:
             InputError: if a group begins a second time, or the file is damaged.
         """
         needed = list(dict.fromkeys([*columns, self.key]))
-        last = self._key_before(unit)
+        last = self._key_before(unit, needed)
         is_own = unit.start == 0
         seen: set[Any] = set()
         held: list[Rows] = []  # the group that has not ended yet
         for piece in self.reader.read(unit, needed):
             rows = piece
             keys, starts = self._groups(rows, last)
-            last = keys[-1] if keys else last
+            last = keys[starts[-1]] if starts else last
             if not is_own:
                 held = [_part(rows, 0, 0)]  # for the schema, if there is nothing else
                 if not starts:
@@ -66,9 +66,14 @@ class GroupReader:
         yield _joined([*held, *(self._tail(unit, needed, last) if is_own else ())])
 
     def _groups(self, rows: Rows, last: Any) -> tuple[list[Any], list[int]]:
-        """Return the key of each row, and where groups begin."""
-        keys = comparable(rows.table[self.key]).to_pylist()
-        return keys, [index for index, key in enumerate(keys) if key != (keys[index - 1] if index else last)]
+        """Return the key of each row, and where groups begin; a row without a key goes with those before it."""
+        keys = [_hashable(key) for key in comparable(rows.table[self.key]).to_pylist()]
+        starts = []
+        for index, key in enumerate(keys):
+            if key is not None and key != last:
+                starts.append(index)
+                last = key
+        return keys, starts
 
     def _check_new(self, rows: Rows, begun: Sequence[tuple[Any, int]], seen: set[Any]) -> None:
         for key, index in begun:
@@ -81,16 +86,21 @@ class GroupReader:
                 )
             seen.add(key)
 
-    def _key_before(self, unit: Unit) -> Any:
-        """Return the key of the last row before a unit."""
+    def _key_before(self, unit: Unit, columns: Sequence[str]) -> Any:
+        """Return the key of the last row before a unit that has one.
+
+        It is read with the columns of the unit, since it must be the same rows that cannot be read.
+        """
         size = 1 if self.reader.is_parquet(unit) else HEAD_BYTES
         start = unit.start
         while start > 0:
             start = max(unit.start - size, 0)
-            before = self.reader.read(replace(unit, start=start, stop=unit.start), [self.key])
-            keys = [key for rows in before for key in self._groups(rows, None)[0][-1:]]
-            if keys:
-                return keys[-1]
+            last = _NOTHING
+            for rows in self.reader.read(replace(unit, start=start, stop=unit.start), columns):
+                keys, starts = self._groups(rows, last)
+                last = keys[starts[-1]] if starts else last
+            if last is not _NOTHING:
+                return last
             size *= 4
         return _NOTHING
 
@@ -113,6 +123,10 @@ class GroupReader:
         end = self.reader.num_rows(unit)
         for start in range(unit.stop, end, TAIL_ROWS):
             yield from self.reader.read(replace(unit, start=start, stop=min(start + TAIL_ROWS, end)), columns)
+
+
+def _hashable(key: Any) -> Any:
+    return repr(key) if isinstance(key, (list, dict)) else key
 
 
 def _part(rows: Rows, start: int, stop: int) -> Rows:

@@ -102,7 +102,7 @@ def lines(
     with _opened(storage, name, block_size) as file:
         position = start
         if start > 0:
-            file.seek(start - 1)
+            _skip(file, start - 1)
             position += len(file.readline()) - 1  # the rest of a line that begins before
         while stop is None or position < stop:
             line = file.readline()
@@ -111,6 +111,14 @@ def lines(
             if line.strip():
                 yield position, line
             position += len(line)
+
+
+def _skip(file: BinaryIO, size: int) -> None:
+    if file.seekable():
+        file.seek(size)
+        return
+    while size > 0 and (data := file.read(min(size, CHUNK))):
+        size -= len(data)
 
 
 def parse(line: bytes) -> dict[str, Any]:

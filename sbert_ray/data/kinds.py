@@ -46,6 +46,13 @@ def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(_changed(column.type, _plain))
 
 
+def are_comparable(one: pa.DataType, other: pa.DataType) -> bool:
+    """Return whether equal values of two types are equal to `comparable` and to `hashes`."""
+    if pa.types.is_integer(one) and pa.types.is_integer(other):
+        return True
+    return bool(_changed(one, _plain) == _changed(other, _plain))
+
+
 def hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     """Return a hash of each value, equal for equal values."""
     values = comparable(column).to_pylist()

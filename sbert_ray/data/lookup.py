@@ -1,9 +1,11 @@
 """Texts by id, from a dataset that need not fit into memory: read once on each machine, kept on its disk.
 
-lookup/hashes.npy    hash of each id, ascending
-lookup/rows.npy      where in `offsets` the id with that hash is
-lookup/offsets.npy   where each id and each text begins in `bytes`: id 0, text 0, id 1, ...
-lookup/bytes         ids and texts, one after the other
+DIGEST/hashes.npy    hash of each id, ascending
+DIGEST/rows.npy      where in `offsets` the id with that hash is
+DIGEST/offsets.npy   where each id and each text begins in `bytes`: id 0, text 0, id 1, ...
+DIGEST/bytes         ids and texts, one after the other
+DIGEST.lock          shared by those who use the folder, held alone by who makes or removes it
+DIGEST.making        the folder before it is whole
 """
 
 import fcntl
@@ -12,10 +14,11 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,12 +33,13 @@ from sbert_ray.data.errors import InputError
 from sbert_ray.data.kinds import comparable, hashes
 from sbert_ray.data.rows import strings
 from sbert_ray.data.storage import redacted
-from sbert_ray.data.units import Unit
 
 logger = logging.getLogger(__name__)
 
 ROWS_PER_READ = 8192
 POLL_SECONDS = 0.5
+SIZES = "sizes.json"
+"""The file that is written last, with the sizes of the others."""
 
 Beat = Callable[[int], None]
 
@@ -46,14 +50,14 @@ class LookupSource:
 
     Args:
         reader: reads its units.
-        units: all of them.
+        files: all of them.
         id_column: each id once.
         text_column: the texts.
         digest: changes when the files do.
     """
 
     reader: RowReader
-    units: tuple[Unit, ...]
+    files: tuple[str, ...]
     id_column: str
     text_column: str
     digest: str
@@ -68,8 +72,13 @@ class LookupSource:
         dataset = Dataset.open(url, [text_column], [id_column])
         files = json.dumps([file.described() for file in dataset.files], sort_keys=True)
         digest = hashlib.sha256(f"{id_column}\0{text_column}\0{files}".encode()).hexdigest()
-        units = tuple(dataset.units(ROWS_PER_READ))
-        return cls(dataset.reader(ROWS_PER_READ), units, id_column, text_column, digest)
+        names = tuple(file.name for file in dataset.files)
+        return cls(dataset.reader(ROWS_PER_READ), names, id_column, text_column, digest)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read."""
+        return [self.id_column, self.text_column]
 
     @property
     def where(self) -> str:
@@ -97,6 +106,7 @@ class TextLookup:
         self.source = source
         base = Path(folder or tempfile.gettempdir()) / f"sbert-ray-lookups-{os.getuid()}"
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_own(base)
         self.folder = base / source.digest[:32]
         self._lock: IO[bytes] | None = None
 
@@ -155,7 +165,7 @@ class TextLookup:
 
     @cached_property
     def _bytes(self) -> NDArray[np.uint8]:
-        return np.memmap(self.folder / "bytes", np.uint8, "r")
+        return _mapped(self.folder / "bytes")
 
     def open(self, beat: Beat) -> None:
         """Make sure that the texts are on this machine.
@@ -168,21 +178,33 @@ class TextLookup:
         with ExitStack() as stack:
             lock = stack.enter_context(self.folder.with_suffix(".lock").open("ab"))
             # Who uses the texts shares the lock, who makes or removes them has it alone.
-            while not (_locked(lock, fcntl.LOCK_SH) and self.folder.exists()):
+            while not (_locked(lock, fcntl.LOCK_SH) and _is_whole(self.folder)):
                 if not _locked(lock, fcntl.LOCK_EX):
                     beat(0)
                     time.sleep(POLL_SECONDS)
-                elif not self.folder.exists():
-                    with _made_whole(self.folder) as folder:
-                        _build(self.source, folder, beat, self._name)
+                elif not _is_whole(self.folder):
+                    shutil.rmtree(self.folder, ignore_errors=True)  # of which something has removed a part
+                    self._make(beat)
             self._lock = lock
             stack.pop_all()  # it stays open
+
+    def _make(self, beat: Beat) -> None:
+        making = self.folder.with_suffix(".making")
+        shutil.rmtree(making, ignore_errors=True)  # whoever began it was killed, since we have the lock alone
+        making.mkdir()
+        try:
+            _build(self.source, making, beat, self._name)
+            making.rename(self.folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
 
     def close(self) -> None:
         """Remove the texts from this machine, unless another process uses them."""
         if self._lock is None:
             return
         if _locked(self._lock, fcntl.LOCK_EX):
+            # The file that says that all is there goes first: whoever is killed half-way leaves nothing to trust.
+            (self.folder / SIZES).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.close()
         self._lock = None
@@ -199,14 +221,23 @@ def _locked(file: IO[bytes], kind: int) -> bool:
     return False
 
 
-@contextmanager
-def _made_whole(folder: Path) -> Iterator[Path]:
-    """Give an empty folder that becomes ``folder`` if the block ends well, and vanishes if not."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as name:
-        made = Path(name) / "made"
-        made.mkdir()
-        yield made
-        made.rename(folder)
+def _check_own(folder: Path) -> None:
+    """Make sure that nobody else can put texts into a folder, which may lie where everybody writes."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise InputError(f"{folder} must be a folder of this user's alone, mode 700; remove it, or give another TMPDIR")
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / SIZES).read_text())
+        return bool(sizes == {name: (folder / name).stat().st_size for name in sizes})
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _mapped(file: Path) -> NDArray[np.uint8]:
+    return np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
 
 
 def _build(source: LookupSource, folder: Path, beat: Beat, name: str) -> None:
@@ -214,20 +245,19 @@ def _build(source: LookupSource, folder: Path, beat: Beat, name: str) -> None:
     numbers: list[NDArray[np.uint64]] = []
     lengths: list[NDArray[np.int64]] = []
     with (folder / "bytes").open("wb") as file:
-        for unit in source.units:
-            for rows in source.reader.read(unit, [source.id_column, source.text_column]):
-                texts, invalid = strings(rows.table[source.text_column])
-                if invalid or rows.bad:
-                    reason = next(iter(invalid.values()), None) or rows.bad[0].reason
-                    raise InputError(f"{source.where}: {unit} holds a text that cannot be read: {reason}")
-                present = np.array([text is not None for text in texts], dtype=bool)
-                ids = rows.table[source.id_column].filter(pa.array(present))
-                keys = [_key(value) for value in comparable(ids).to_pylist()]
-                items = _alternating(keys, [text.encode() for text in texts if text is not None])
-                file.write(b"".join(items))
-                lengths.append(np.fromiter(map(len, items), np.int64, len(items)))
-                numbers.append(hashes(ids))
-                beat(0)
+        for rows in (rows for name in source.files for rows in source.reader.stream(name, source.columns)):
+            texts, invalid = strings(rows.table[source.text_column])
+            if invalid or rows.bad:
+                reason = next(iter(invalid.values()), None) or rows.bad[0].reason
+                raise InputError(f"{source.where}: {rows.file} holds a text that cannot be read: {reason}")
+            present = np.array([text is not None for text in texts], dtype=bool)
+            ids = rows.table[source.id_column].filter(pa.array(present))
+            keys = [_key(value) for value in comparable(ids).to_pylist()]
+            items = _alternating(keys, [text.encode() for text in texts if text is not None])
+            file.write(b"".join(items))
+            lengths.append(np.fromiter(map(len, items), np.int64, len(items)))
+            numbers.append(hashes(ids))
+            beat(0)
     offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
     found = np.concatenate(numbers)
     order = np.argsort(found, kind="stable")
@@ -235,6 +265,11 @@ def _build(source: LookupSource, folder: Path, beat: Beat, name: str) -> None:
     _check_unique(found, order, offsets, folder / "bytes", name)
     for stem, array in {"hashes": found, "rows": order.astype(np.int64), "offsets": offsets}.items():
         np.save(folder / f"{stem}.npy", array)
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    (folder / SIZES).write_text(json.dumps(sizes))
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _alternating(keys: Sequence[bytes], texts: Sequence[bytes]) -> list[bytes]:
@@ -244,7 +279,7 @@ def _alternating(keys: Sequence[bytes], texts: Sequence[bytes]) -> list[bytes]:
 def _check_unique(
     found: NDArray[np.uint64], order: NDArray[np.int64], offsets: NDArray[np.int64], file: Path, name: str
 ) -> None:
-    content = np.memmap(file, np.uint8, "r") if offsets[-1] else np.empty(0, np.uint8)
+    content = _mapped(file)
     for index in np.flatnonzero(found[1:] == found[:-1]):
         keys = [content[offsets[2 * row] : offsets[2 * row + 1]].tobytes() for row in order[index : index + 2]]
         if keys[0] == keys[1]:

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -84,6 +85,17 @@ def _footer_bytes(file: BinaryIO) -> bytes:
     return file.read(length)
 
 
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Name the file in what Arrow finds wrong with its bytes."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise  # of the file system; what Arrow finds wrong with the bytes has no number
+        raise InputError(f"{where} cannot be read: {_line(error)}; repair the file or take it out") from error
+
+
 class ParquetReader:
     """Reads row ranges, and keeps the last row group, since the next unit often lies in the same one.
 
@@ -108,17 +120,26 @@ class ParquetReader:
         """
         assert unit.stop is not None
         where = f"{redacted(self.storage.locate(unit.file))}, rows {unit.start} to {unit.stop - 1}"
-        try:
-            with self.storage.open(unit.file) as file:
-                parquet = pq.ParquetFile(file, page_checksum_verification=True)
-                pieces = self._read(parquet, unit.file, range(unit.start, unit.stop), tuple(columns))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-                raise  # of the file system; what Arrow finds wrong with the bytes has no number
-            raise InputError(f"{where} cannot be read: {_line(error)}; repair the file or take it out") from error
+        with _readable(where), self.storage.open(unit.file) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            pieces = self._read(parquet, unit.file, range(unit.start, unit.stop), tuple(columns))
         if sum(map(len, pieces)) != unit.stop - unit.start:
             raise InputError(f"{where}: the file now holds other rows than when the run was planned")
         yield Rows(unit.file, self._typed(pa.concat_tables(pieces)), np.arange(unit.start, unit.stop))
+
+    def stream(self, name: str, columns: Sequence[str], max_rows: int) -> Iterator[Rows]:
+        """Yield all rows of a file, at most ``max_rows`` at a time.
+
+        Raises:
+            InputError: if they are damaged.
+        """
+        start = 0
+        with _readable(redacted(self.storage.locate(name))), self.storage.open(name) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+            for batch in parquet.iter_batches(max_rows, columns=list(columns), use_threads=False):
+                table = self._typed(pa.Table.from_batches([batch]).select(list(columns)))
+                yield Rows(name, table, np.arange(start, start + batch.num_rows))
+                start += batch.num_rows
 
     def num_rows(self, name: str) -> int:
         """Return the rows of a file."""

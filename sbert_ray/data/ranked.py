@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sbert_ray.data.candidates import Candidates
-from sbert_ray.data.kinds import comparable
+from sbert_ray.data.kinds import comparable, hashes
 from sbert_ray.data.rows import Rows
 
 
@@ -81,10 +81,19 @@ def _are_among(
     if found.type != documents.type:
         return False
     both = comparable(_concatenated([documents, found]))
-    codes = pc.fill_null(both.combine_chunks().dictionary_encode().indices, -1).to_numpy().astype(np.int64) + 1
+    codes = _codes(both)
     keys = np.concatenate([groups, owners]) * (codes.max(initial=0) + 1) + codes
     wanted, num_wanted = np.unique(keys[: len(groups)], return_counts=True)
     given, num_given = np.unique(keys[len(groups) :], return_counts=True)
     if not np.isin(given, wanted).all():
         return False
     return bool((num_given <= num_wanted[np.searchsorted(wanted, given)]).all())
+
+
+def _codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return a number for each value, equal for equal values."""
+    try:
+        indices = column.combine_chunks().dictionary_encode().indices
+    except pa.ArrowNotImplementedError:  # of structs and lists
+        return np.unique(hashes(column), return_inverse=True)[1].astype(np.int64)
+    return np.asarray(pc.fill_null(indices, -1).to_numpy().astype(np.int64) + 1)

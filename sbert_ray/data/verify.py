@@ -21,6 +21,7 @@ from sbert_ray.data.kinds import comparable, hashes
 from sbert_ray.data.manifest import Manifest, Plan, Record
 from sbert_ray.data.ranked import candidates_of, compare_ranked
 from sbert_ray.data.rows import Rows
+from sbert_ray.data.sparse import sparse_fault
 from sbert_ray.data.storage import Storage, is_redacted, redacted
 from sbert_ray.data.units import Unit, quarantine_file
 
@@ -28,6 +29,8 @@ THREADS = 4
 WINDOW = 64
 EMBEDDING = "embedding"
 """The column whose values must be finite; others are the input's, with whatever is in them."""
+SPARSE = {"indices", "values"}
+"""The columns of sparse embeddings."""
 RERANK = "rerank"
 """The job whose output has the candidates of its input rows, not the rows themselves."""
 HASHES_PER_PASS = 32_000_000
@@ -78,7 +81,7 @@ def verify(output: str, input_url: str | None = None) -> Iterator[Verdict]:
         raise InputError(f"the manifest has the input without its credentials, {plan.input}; give --input")
     verdict = Verdict(plan.num_units)
     kind = _RankChecker if plan.job == RERANK else _Checker
-    dataset = Dataset.open(input_url or plan.input, [], kind.columns(plan))
+    dataset = Dataset.open(input_url or plan.input, *kind.opened(plan))
     now = plan.with_files([file.described() for file in dataset.files])
     verdict.problems += [f"the input has changed since: {change}" for change in plan.differences(now)]
     if not storage.exists(Manifest.SUCCESS):
@@ -86,7 +89,10 @@ def verify(output: str, input_url: str | None = None) -> Iterator[Verdict]:
     records = _records(storage, plan, verdict)
     yield verdict
     if now.fingerprint == plan.fingerprint:
-        yield from _check_units(kind(storage, plan, dataset), records, verdict)
+        checker = kind(storage, plan, dataset)
+        yield from _check_units(checker, records, verdict)
+        if not verdict.problems:
+            verdict.problems += checker.missed()
     id_column: str | None = plan.settings.get("id_column")
     if id_column and not verdict.problems:
         _find_duplicates(storage, records.values(), id_column, verdict)
@@ -146,6 +152,17 @@ class _Checker:
         settings = plan.settings
         return [settings["id_column"] or next(iter(settings["text_column"]), None) or settings["image_column"]]
 
+    @staticmethod
+    def opened(plan: Plan) -> tuple[list[str], list[str]]:
+        """Return the columns of texts and those that are copied, as the job opened its input."""
+        settings = plan.settings
+        copied = [settings["id_column"], settings.get("image_column")]
+        return settings["text_column"], [name for name in copied if name]
+
+    def missed(self) -> list[str]:
+        """Return what was found missing over all units."""
+        return []
+
     def check(self, unit: Unit, record: Record) -> tuple[list[str], pa.Schema | None]:
         """Return what is wrong with the output of ``unit`` and what to do, and its schema."""
         try:
@@ -162,8 +179,11 @@ class _Checker:
         problems = []
         if table.num_rows != record.rows:
             problems.append(f"{table.num_rows} rows, and {record.rows} in the manifest")
-        if EMBEDDING in table.column_names and not _is_finite(table[EMBEDDING]):
+        names = set(table.column_names)
+        if EMBEDDING in names and not _is_finite(table[EMBEDDING]):
             problems.append("some embedding is null, or has a value that is no finite number")
+        if names >= SPARSE and EMBEDDING not in names and (fault := sparse_fault(table["indices"], table["values"])):
+            problems.append(fault)
         bad, damage = self._quarantined(record)
         if not damage:
             problems += self._compare_rows(unit, bad, table)
@@ -222,6 +242,8 @@ class _RankChecker(_Checker):
     def __init__(self, storage: Storage, plan: Plan, dataset: Dataset) -> None:
         super().__init__(storage, plan, dataset)
         self.candidates = candidates_of(plan.settings)
+        self._plain = self.reader
+        self._counts: list[int] = []
         self.reader = self.candidates.grouped(self.reader)
 
     @staticmethod
@@ -229,8 +251,23 @@ class _RankChecker(_Checker):
         """Return the columns of the input that candidates are in."""
         return candidates_of(plan.settings).columns
 
+    @staticmethod
+    def opened(plan: Plan) -> tuple[list[str], list[str]]:
+        """Return the columns of texts and those that are copied, as the job opened its input."""
+        candidates = candidates_of(plan.settings)
+        texts = [] if candidates.layout == "ids" else [candidates.query_column]
+        return texts, [name for name in candidates.columns if name not in texts]
+
+    def missed(self) -> list[str]:
+        """Return whether groups leave out rows of the input, counted without them."""
+        lost = sum(self._counts)
+        is_whole = self.plan.settings["limit"] is None  # else the last group goes on after the limit
+        return [f"{lost} row(s) of the input belong to no unit"] if lost and is_whole else []
+
     def _compare_rows(self, unit: Unit, bad: set[int], table: pa.Table) -> list[str]:
+        plain = sum(len(rows) + len(rows.bad) for rows in self._plain.read(unit, self.columns(self.plan)))
         pieces, problems = self._good_rows(unit, bad, self.columns(self.plan))
+        self._counts.append(plain - len(bad) - sum(map(len, pieces)))
         return problems or compare_ranked(self.candidates, pieces, table, self.plan.settings["top_k"])
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib import request
 from urllib.error import HTTPError, URLError
-from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class Images:
     """Makes pixel values (C, H, W), of one size, of an opened image."""
     num_positions_each: int
     """What each costs, in token positions."""
+    max_rows: None = None
+    """No limit but their positions."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -143,7 +146,7 @@ def _opened(value: Any) -> Any:
     if isinstance(value, (bytes, bytearray, memoryview)):
         file = io.BytesIO(value)
     elif isinstance(value, str) and value.startswith("data:"):
-        file = io.BytesIO(_data_of(value))
+        file = io.BytesIO(data_of(value))
     elif isinstance(value, str) and is_url(value):
         file = io.BytesIO(fetch(value))
     elif isinstance(value, (str, Path)):
@@ -194,7 +197,12 @@ def image_name(value: Any) -> str:
     return f"an image of {len(value)} bytes" if isinstance(value, (bytes, bytearray)) else "an image"
 
 
-def _data_of(uri: str) -> bytes:
+def data_of(uri: str) -> bytes:
+    """Return what is in a ``data:`` URI.
+
+    Raises:
+        ImageError: It is not base64.
+    """
     head, comma, data = uri.partition(",")
     if not comma or not head.endswith(";base64"):
         raise ImageError("a data: URI must be base64, as in data:image/png;base64,...")
@@ -211,13 +219,12 @@ def fetch(url: str) -> bytes:
         ImageError: It cannot be fetched.
     """
     name = image_name(_checked_url(url))
-    wanted = _request(url)
     ends = time.monotonic() + FETCH_SECONDS
     chunks: list[bytes] = []
     num_bytes = 0
     try:
-        with _web().open(wanted, timeout=FETCH_SECONDS) as response:
-            while chunk := response.read(2**16):
+        with _web().open(_request(url), timeout=FETCH_SECONDS) as response:
+            while chunk := response.read1(2**16):  # what has come, not waiting for more
                 chunks.append(chunk)
                 num_bytes += len(chunk)
                 if num_bytes > MAX_BYTES:
@@ -229,8 +236,10 @@ def fetch(url: str) -> bytes:
         raise ImageError(f"{name} cannot be fetched: HTTP status {error.code}") from error
     except URLError as error:
         raise ImageError(f"{name} cannot be fetched: {error.reason}") from error
-    except (OSError, ValueError) as error:  # a connection that breaks or stalls
-        raise error if isinstance(error, ImageError) else ImageError(f"{name} cannot be fetched: {error}") from error
+    except ImageError:
+        raise
+    except (OSError, ValueError, HTTPException) as error:  # a connection that breaks or stalls, or speaks no HTTP
+        raise ImageError(f"{name} cannot be fetched: {error or type(error).__name__}") from error
     return b"".join(chunks)
 
 
@@ -247,7 +256,10 @@ def _checked_url(url: str) -> str:
 def _request(url: str) -> request.Request:
     parts = urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
-    wanted = request.Request(urlunsplit(parts._replace(netloc=host)), headers={"User-Agent": "sbert-ray"})
+    # What is quoted already stays so.
+    path, query = (quote(part, safe="/%:=&?~#+!$,;'@()*[]") for part in (parts.path, parts.query))
+    plain = urlunsplit((parts.scheme, host, path, query, ""))
+    wanted = request.Request(plain, headers={"User-Agent": "sbert-ray"})
     if at:  # which a redirection to another host must not pass on
         wanted.add_unredirected_header("Authorization", f"Basic {base64.b64encode(unquote_to_bytes(user)).decode()}")
     return wanted

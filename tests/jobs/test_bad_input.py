@@ -212,8 +212,8 @@ def damage_the_modules() -> None:
         (pickle_the_weights, "lacks model.safetensors and has pytorch_model.bin, a pickle, which can run code"),
         (lose_the_weights, "has no weights: it lacks model.safetensors"),
         (
-            name_a_module("sentence_transformers.models.WordWeights"),
-            "unknown module 'sentence_transformers.models.Word",
+            name_a_module("sentence_transformers.models.Unheard"),
+            "unknown module 'sentence_transformers.models.Unh",
         ),
         (name_a_module("mine.Pooling"), "names the custom module 'mine.Pooling', which runs code from the checkpoint"),
         (damage_the_modules, "modules.json' must be JSON: Expecting property name"),

@@ -10,9 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.embedder import Embedder, EmbedderConfig
 from jobs.embed import EmbedJob
 from sbert_ray import SentenceTransformer, SparseEncoder
+from sbert_ray.data.dataset import Dataset
+from sbert_ray.data.sparse import sparse_fault
 from sbert_ray.data.verify import verify
+from sbert_ray.models.checkpoint import resolve_checkpoint
 from tests.jobs.conftest import Command
 
 Image = pytest.importorskip("PIL.Image")
@@ -66,9 +70,11 @@ def test_images_become_embeddings_and_bad_ones_go_to_quarantine(tmp_path: Path, 
     names[3] = f"{tmp_path}/in/pictures/3.png"
     pq.write_table(pa.table({"id": range(16), "image": [*names, None]}), tmp_path / "in/a.parquet")
     options = {"input": f"{tmp_path}/in", "output": f"{tmp_path}/out", "model": str(tiny_clip), "num_workers": 1}
-    assert EmbedJob(image_column="image", id_column="id", max_bad_rows=4, **options).run() == 0
+    copied = {"id_column": "id", "keep_columns": ("image",)}
+    assert EmbedJob(image_column="image", max_bad_rows=4, **copied, **options).run() == 0
     table = read_output(tmp_path / "out")
     assert table["id"].to_pylist() == list(range(12))
+    assert table["image"].to_pylist() == names[:12]  # what the rows hold, not the pictures
     model = SentenceTransformer(str(tiny_clip), device="cpu")
     expected = model.encode([Image.open(tmp_path / f"in/pictures/{seed}.png") for seed in range(12)])
     column = table["embedding"].combine_chunks()
@@ -121,3 +127,56 @@ def test_a_cross_encoder_gives_no_embeddings(
     CrossEncoder(str(tiny_cross_encoder), device="cpu").save_pretrained(str(tmp_path / "model"))
     outcome = command(EmbedJob.main, [*given, "--model", f"{tmp_path}/model"])
     assert (outcome.code, "is a CrossEncoder, which gives no embeddings" in outcome.err) == (2, True), outcome.err
+
+
+@pytest.mark.usefixtures("without_ray")
+@pytest.mark.parametrize(
+    ("arguments", "missing"), [(["--kind", "sparse"], "SparseAutoEncoder for a SparseEncoder"), ([], "")]
+)
+def test_a_model_that_would_start_at_random_is_refused(
+    arguments: list[str], missing: str, given: list[str], tiny_checkpoint: Path, command: Command
+) -> None:
+    outcome = command(EmbedJob.main, [*given, "--model", str(tiny_checkpoint), "--dry-run", *arguments])
+    assert outcome.code == (2 if missing else 0), outcome.err
+    assert not missing or "has no trained SparseAutoEncoder, which would start at random" in outcome.err
+
+
+def test_texts_that_name_images_stay_texts(tmp_path: Path, tiny_clip: Path) -> None:
+    """A dataset must not make workers open files and ask servers."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "a.png").write_bytes(png(1))
+    texts = ["a dog", f"{tmp_path}/a.png", "http://127.0.0.1:9/a.png", "data:image/png;base64,AAAA"]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "in/a.parquet")
+    dataset = Dataset.open(f"{tmp_path}/in", ["text"])
+    revision = resolve_checkpoint(tiny_clip).revision
+    config = EmbedderConfig(
+        model=str(tiny_clip), revision=revision, is_local=True, text_columns=("text",), device="cpu"
+    )
+    [unit] = dataset.units(9)
+    report = Embedder(dataset.reader(9), f"{tmp_path}/out", config).process(unit, lambda _: None)
+    assert (report.committed.rows, report.committed.bad_rows) == (4, 0)
+    model = SentenceTransformer(str(tiny_clip), device="cpu")
+    expected = model.encode([{"text": text} for text in texts])
+    found = pq.read_table(tmp_path / "out" / report.committed.file)["embedding"].combine_chunks()
+    np.testing.assert_allclose(found.flatten().to_numpy().reshape(4, -1), expected, rtol=1e-5, atol=1e-6)
+
+
+FAULTS = {
+    "some row has no indices or values": ([[1], None], [[0.5], [0.5]]),
+    "some row has not as many values as indices": ([[1], [2, 3]], [[0.5], [0.5]]),
+    "some index or value is null": ([[1], [None]], [[0.5], [0.5]]),
+    "the indices of some row are negative, or do not ascend": ([[1], [9, 9]], [[0.5], [0.5, 0.5]]),
+    "some value is no finite number": ([[1], [2]], [[0.5], [float("nan")]]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_wrong_with_sparse_embeddings_is_found(fault: str) -> None:
+    kinds = (pa.list_(pa.int32()), pa.list_(pa.float32()))
+    columns = [pa.chunked_array([column], kind) for column, kind in zip(FAULTS[fault], kinds, strict=True)]
+    assert sparse_fault(*columns) == fault
+    indices, values = (
+        pa.chunked_array([[[4], [1, 3], []]], kinds[0]),
+        pa.chunked_array([[[1.0], [2.0, 1.0], []]], kinds[1]),
+    )
+    assert sparse_fault(indices, values) is None

@@ -128,9 +128,13 @@ def test_settings_are_what_changes_results(tiny_checkpoint: Path) -> None:
     revision = settings.pop("model_revision")
     assert revision.startswith("sha256:")
     assert settings == {
+        "kind": "SentenceTransformer",
         "text_column": ["text"],
+        "image_column": None,
         "id_column": None,
         "keep_columns": [],
+        "task": None,
+        "max_active_dims": None,
         "normalize": False,
         "truncate_dim": None,
         "precision": "float32",
@@ -146,6 +150,7 @@ def test_settings_are_what_changes_results(tiny_checkpoint: Path) -> None:
     [
         {"text_column": ["title", "text"]},
         {"id_column": "id"},
+        {"task": "query"},
         {"keep_columns": ["title"]},
         {"prompt": "say: "},
         {"normalize": True},

@@ -166,6 +166,7 @@ def test_it_is_a_command() -> None:
             r"lacks column\(s\) \['doc_id'\]",
         ),
         ("--queries {t}/queries.parquet --documents {t}/nowhere", "nowhere"),
+        ("--queries {t}/queries.parquet --documents {t}", r"--output .*/out lies in the input"),
     ],
 )
 def test_what_cannot_be_is_said_before_ray_starts(

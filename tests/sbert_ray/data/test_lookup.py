@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,53 @@ def test_the_digest_tells_of_changed_files(tmp_path: Path) -> None:
     moved = LookupSource.of(str(write(tmp_path / "moved", [1, 2], ["one", "two"])), "id", "text")
     changed = LookupSource.of(str(write(tmp_path / "texts", [1, 2], ["one", "too"])), "id", "text")
     assert before.digest == moved.digest != changed.digest
+
+
+def test_a_copy_of_which_a_part_is_gone_is_made_anew(source: LookupSource, tmp_path: Path) -> None:
+    lookup = TextLookup(source, str(tmp_path / "disk"))
+    lookup.open(nothing)
+    for name in ("hashes.npy", "bytes", "sizes.json"):
+        (lookup.folder / name).unlink()
+        lookup._lock.close()  # as if its process had been killed
+        lookup = TextLookup(source, str(tmp_path / "disk"))
+        assert lookup.texts(pa.chunked_array([["d7"]]), nothing)[0] == [TEXTS["d7"]]
+    lookup.close()
+
+
+def test_what_a_killed_process_began_is_removed(lookup: TextLookup) -> None:
+    making = lookup.folder.with_suffix(".making")
+    making.mkdir()
+    (making / "bytes").write_bytes(b"half of it")
+    lookup.open(nothing)
+    assert not making.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "open to all"])
+def test_a_folder_that_others_could_write_to_is_refused(kind: str, source: LookupSource, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    foreign.chmod(0o777)
+    base = tmp_path / f"sbert-ray-lookups-{os.getuid()}"
+    base.symlink_to(foreign) if kind == "link" else foreign.rename(base)
+    with pytest.raises(InputError, match="must be a folder of this user's alone"):
+        TextLookup(source, str(tmp_path))
+
+
+def test_a_table_may_hold_no_text_at_all(tmp_path: Path) -> None:
+    folder = write(tmp_path / "texts", ["a", "b"], [None, None])
+    found = TextLookup(LookupSource.of(str(folder), "id", "text"), str(tmp_path / "disk"))
+    assert found.texts(pa.chunked_array([["a"]]), nothing)[1].keys() == {0}
+    found.close()
+
+
+def test_the_table_is_decoded_once(source: LookupSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr("sbert_ray.data.lookup.ROWS_PER_READ", 64)
+    stream = type(source.reader).stream
+    monkeypatch.setattr(
+        type(source.reader), "stream", lambda *a: (read.append(len(rows)) or rows for rows in stream(*a))
+    )
+    found = TextLookup(source, str(tmp_path / "disk"))
+    found.open(nothing)
+    assert sum(read) == len(TEXTS)
+    found.close()

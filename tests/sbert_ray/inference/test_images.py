@@ -189,7 +189,7 @@ def test_a_server_that_drips_is_left_after_a_while(monkeypatch):
         def open(self, *_, timeout: float) -> "Drip":
             return self
 
-        def read(self, _: int) -> bytes:
+        def read1(self, _: int) -> bytes:
             return b"x"
 
     monkeypatch.setattr(reading, "_web", Drip)
