@@ -7,20 +7,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sbert_ray.inference.progress import LoggingHandler
     from sbert_ray.models.cross_encoder import CrossEncoder
     from sbert_ray.models.sentence_transformer import SentenceTransformer
     from sbert_ray.models.sparse_encoder import SparseEncoder
+    from sbert_ray.quantization import quantize_embeddings
     from sbert_ray.similarity import SimilarityFunction
 
 __version__ = "0.1.0"
 
-__all__ = ["CrossEncoder", "SentenceTransformer", "SimilarityFunction", "SparseEncoder", "__version__"]
+__all__ = [
+    "CrossEncoder",
+    "LoggingHandler",
+    "SentenceTransformer",
+    "SimilarityFunction",
+    "SparseEncoder",
+    "__version__",
+    "quantize_embeddings",
+]
 
 _HOMES = {
     "CrossEncoder": "sbert_ray.models.cross_encoder",
+    "LoggingHandler": "sbert_ray.inference.progress",
     "SentenceTransformer": "sbert_ray.models.sentence_transformer",
     "SimilarityFunction": "sbert_ray.similarity",
     "SparseEncoder": "sbert_ray.models.sparse_encoder",
+    "quantize_embeddings": "sbert_ray.quantization",
 }
 
 

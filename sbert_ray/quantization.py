@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRECISIONS",
     "calibration_ranges",
+    "code_weights",
     "dequantize_embeddings",
     "quantize_embeddings",
     "ranges_for",
@@ -73,7 +74,8 @@ def quantize_embeddings(
         calibration_embeddings: Embeddings (M, D) to take the ranges from; ``embeddings`` themselves if None.
 
     Raises:
-        ValueError: The precision is unknown, the embeddings are integers, or ranges would come from one embedding.
+        ValueError: The precision is unknown, the embeddings are integers, or ranges would come from one embedding or
+            are not (2, D), the least and the greatest number.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known precisions are {list(PRECISIONS)}")
@@ -104,7 +106,7 @@ def dequantize_embeddings(
         Values (..., D).
 
     Raises:
-        ValueError: The precision is unknown, or it is int8 or uint8 and there are no ranges.
+        ValueError: The precision is unknown, or it is int8 or uint8 and there are no ranges of shape (2, D).
     """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known precisions are {list(PRECISIONS)}")
@@ -115,9 +117,32 @@ def dequantize_embeddings(
         return np.unpackbits(unsigned_bits(array, precision), axis=-1)[..., :dim].astype(np.float64)
     if ranges is None:
         raise ValueError(f"{precision} codes need the ranges that made them, got None")
-    low, step = _low_and_step(ranges)
-    values: NDArray[np.float64] = (array.astype(np.float64) + (128 if precision == "int8" else 0)) * step + low
+    low, step = _low_and_step(ranges, array.shape[-1])
+    values: NDArray[np.float64] = (array.astype(np.float64) + _zero(precision)) * step + low
     return values
+
+
+def code_weights(
+    embeddings: Any, precision: str, ranges: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Return weights (N, D) and offsets (N,), by which floats are compared with codes and no code becomes floats.
+
+    The dot product of an embedding q and of what a code c stands for is ``weights . c + offset``.
+
+        q . (low + step (c + zero)) = (q step) . c + q . (low + step zero)        zero = 128 for int8, 0 for uint8
+
+    Args:
+        embeddings: Floats (N, D).
+        precision: int8 or uint8.
+        ranges: Least and greatest value by dimension (2, D) that made the codes.
+
+    Raises:
+        ValueError: The ranges are not (2, D), the least and the greatest number.
+    """
+    array = to_array(embeddings)
+    low, step = _low_and_step(ranges, array.shape[1])
+    offsets: NDArray[np.float64] = array.astype(np.float64) @ (low + step.astype(np.float64) * _zero(precision))
+    return (array * step).astype(np.float32), offsets
 
 
 def unsigned_bits(codes: NDArray[Any], precision: str) -> NDArray[np.uint8]:
@@ -154,14 +179,25 @@ def _quantize(
         return array.astype(precision)
     if ranges is None:
         ranges = ranges_for(array, precision, calibration_embeddings)
-    low, step = _low_and_step(ranges)
+    low, step = _low_and_step(ranges, array.shape[-1])
     codes = np.clip(np.floor((array - low) / step), 0, 255)
     quantized: NDArray[Any] = codes.astype(np.uint8) if precision == "uint8" else (codes - 128).astype(np.int8)
     return quantized
 
 
-def _low_and_step(ranges: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    low, high = np.asarray(ranges, np.float32)
+def _zero(precision: str) -> int:
+    """Return what is to be added to a code of 8 bits to make the least one 0."""
+    return 128 if precision == "int8" else 0
+
+
+def _low_and_step(ranges: Any, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    array = np.asarray(ranges, np.float32)
+    wanted = f"ranges must be the least and the greatest value of each dimension, of shape (2, {dim}), all finite"
+    if array.shape != (2, dim):
+        raise ValueError(f"{wanted}; got shape {array.shape}")
+    low, high = array
+    if len(bad := np.flatnonzero(~(np.isfinite(array).all(0) & (low <= high)))):
+        raise ValueError(f"{wanted}; got {low[bad[0]]} and {high[bad[0]]} for dimension {bad[0]}")
     step = (high - low) / 255
     return low, np.where(step == 0, np.float32(1), step)
 

@@ -175,14 +175,18 @@ class TextLookup:
         """
         if self._lock is not None:
             return
+        path = self.folder.with_suffix(".lock")
         with ExitStack() as stack:
-            lock = stack.enter_context(self.folder.with_suffix(".lock").open("ab"))
+            lock = stack.enter_context(path.open("ab"))
             # Who uses the texts shares the lock, who makes or removes them has it alone.
-            while not (_locked(lock, fcntl.LOCK_SH) and _is_whole(self.folder)):
-                if not _locked(lock, fcntl.LOCK_EX):
+            while not (_locked(lock, fcntl.LOCK_SH) and _is_at(path, lock) and _is_whole(self.folder)):
+                if not _is_at(path, lock):  # the last one that used the texts has removed it
+                    stack.close()
+                    lock = stack.enter_context(path.open("ab"))
+                elif not _locked(lock, fcntl.LOCK_EX):
                     beat(0)
                     time.sleep(POLL_SECONDS)
-                elif not _is_whole(self.folder):
+                elif _is_at(path, lock) and not _is_whole(self.folder):
                     shutil.rmtree(self.folder, ignore_errors=True)  # of which something has removed a part
                     self._make(beat)
             self._lock = lock
@@ -202,10 +206,13 @@ class TextLookup:
         """Remove the texts from this machine, unless another process uses them."""
         if self._lock is None:
             return
-        if _locked(self._lock, fcntl.LOCK_EX):
+        path = self.folder.with_suffix(".lock")
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # first, or else of two that end at once each would wait for the other
+        if _locked(self._lock, fcntl.LOCK_EX) and _is_at(path, self._lock):
             # The file that says that all is there goes first: whoever is killed half-way leaves nothing to trust.
             (self.folder / SIZES).unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
+            path.unlink(missing_ok=True)
         self._lock.close()
         self._lock = None
 
@@ -219,6 +226,13 @@ def _locked(file: IO[bytes], kind: int) -> bool:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
         return True
     return False
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _check_own(folder: Path) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sbert_ray.inference.prepared import Features
-from sbert_ray.inference.tokenization import refuse_surrogates, text_chunks
+from sbert_ray.inference.tokenization import Text, refuse_surrogates, text_chunks, with_prompt
 from sbert_ray.inference.tokenized import flat_positions
 
 
@@ -26,6 +26,8 @@ class TokenBags:
     """(L,)"""
     offsets: NDArray[np.int64]
     """(N + 1,), where each text begins in ``ids``, and L"""
+    max_rows: int | None = None
+    """The most rows of a batch, for modules that make much of few tokens."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -48,7 +50,7 @@ class TokenBags:
 
 def tokenize_bags(
     tokenizer: Tokenizer,
-    texts: Sequence[str],
+    texts: Sequence[Text],
     prompt: str | None = None,
     on_chunk: Callable[[], None] | None = None,
 ) -> TokenBags:
@@ -58,8 +60,8 @@ def tokenize_bags(
 
     Args:
         tokenizer: A tokenizer of the tokenizers library that does not pad.
-        texts: N texts.
-        prompt: Put before each.
+        texts: N texts, or pairs, whose bag is that of both texts.
+        prompt: Put before each, in a pair before the first text.
         on_chunk: Called now and then, after some texts.
 
     Raises:
@@ -68,7 +70,7 @@ def tokenize_bags(
     parts: list[NDArray[np.int32]] = [np.empty(0, np.int32)]
     lengths: list[int] = []
     for start, end in text_chunks(texts):
-        chunk = [(prompt or "") + text for text in texts[start:end]]
+        chunk = list(with_prompt(texts[start:end], prompt))
         try:
             encodings = tokenizer.encode_batch_fast(chunk, add_special_tokens=False)
         except TypeError:

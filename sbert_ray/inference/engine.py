@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.inference.batching import plan_batches
-from sbert_ray.inference.mixed import groups_of
+from sbert_ray.inference.mixed import fewest, groups_of
 from sbert_ray.inference.prepared import Features, Prepared
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,11 @@ def run_batches(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: i
 
     A batch that does not fit into the device's memory is halved, down to single rows.
     """
-    limits = (max_tokens, encoder.profile.batch_cost, max_rows)
-    lengths = inputs.lengths
-    batches = [group[rows] for group in groups_of(inputs) for rows in plan_batches(lengths[group], *limits)]
+    lengths, batch_cost = inputs.lengths, encoder.profile.batch_cost
+    batches: list[NDArray[np.int64]] = []
+    for group, limit in groups_of(inputs):
+        plan = plan_batches(lengths[group], max_tokens, batch_cost, fewest([max_rows, limit]))
+        batches += [group[rows] for rows in plan]
     pending = batches[::-1]
     while pending:
         rows = pending.pop()

@@ -28,6 +28,9 @@ class BadInputError(ValueError):
         return BadInputError, (self.row, self.reason)
 
 
+_TEXTS = "a text or a list of texts"
+
+
 def as_texts(inputs: Any) -> tuple[list[str], bool]:
     """Return ``inputs`` as a list, and whether they were a single text.
 
@@ -39,7 +42,7 @@ def as_texts(inputs: Any) -> tuple[list[str], bool]:
     """
     if isinstance(inputs, str):
         return [inputs], True
-    texts = _as_list(inputs, "a text or a list of texts", (1,))
+    texts = _as_list(inputs, _TEXTS, (1,))
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"inputs must be texts; row {row} is of type {type(text).__name__}")
@@ -50,7 +53,8 @@ def as_inputs(inputs: Any, kinds: Collection[str], is_routed: bool = False) -> t
     """Return ``inputs`` as a list, and whether they were a single one.
 
     Args:
-        inputs: A text or image, or several in a list, tuple, array, pandas Series, Arrow array or the like.
+        inputs: A text, a pair of texts or an image, also as ``{kind: input}``; or several in a list, tuple, array,
+            pandas Series, Arrow array or the like. Two texts are two texts, and a list of two texts in a list a pair.
         kinds: Kinds that the model takes.
         is_routed: Whether an input may be ``{route: input}``.
 
@@ -58,7 +62,7 @@ def as_inputs(inputs: Any, kinds: Collection[str], is_routed: bool = False) -> t
         TypeError: They are something else, a table among it, or a row is of no such kind; the message names it.
     """
     if "image" not in kinds and not is_routed:
-        return as_texts(inputs)
+        return _as_texts_and_pairs(inputs)
     is_single = isinstance(inputs, (str, dict)) or _is_image(inputs)
     wanted = " or ".join(kind for kind in KINDS if kind in kinds)
     rows = [inputs] if is_single else _as_list(inputs, f"a {wanted} or a list of them", (1, 4))
@@ -69,9 +73,19 @@ def as_inputs(inputs: Any, kinds: Collection[str], is_routed: bool = False) -> t
     return rows, is_single
 
 
+def _as_texts_and_pairs(inputs: Any) -> tuple[list[Any], bool]:
+    is_single = isinstance(inputs, str) or (isinstance(inputs, dict) and inputs.keys() == {"text"})
+    rows = [inputs] if is_single else _as_list(inputs, _TEXTS, (1,))
+    values = [
+        value if isinstance(value, str) else kind_and_value(value, ("text",), row)[1] for row, value in enumerate(rows)
+    ]
+    return values, is_single
+
+
 def _as_list(inputs: Any, wanted: str, dimensions: Collection[int]) -> list[Any]:
     # Iterating a table would give the names of its columns.
     is_table = hasattr(inputs, "columns") or getattr(inputs, "ndim", 1) not in dimensions
+    refuse_set(inputs, wanted)
     if is_table or isinstance(inputs, (bytes, dict, str)) or not hasattr(inputs, "__len__"):
         shape = f" of shape {tuple(inputs.shape)}" if hasattr(inputs, "shape") else ""
         raise TypeError(f"inputs must be {wanted}, got {type(inputs).__name__}{shape}")
@@ -80,6 +94,16 @@ def _as_list(inputs: Any, wanted: str, dimensions: Collection[int]) -> list[Any]
     elif hasattr(inputs, "tolist") and getattr(inputs, "ndim", 1) == 1:
         inputs = inputs.tolist()
     return list(inputs)
+
+
+def refuse_set(inputs: Any, wanted: str) -> None:
+    """Refuse a set, since results come in the order of the inputs.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if isinstance(inputs, (set, frozenset)):
+        raise TypeError(f"inputs must be {wanted}, got a {type(inputs).__name__}, which has no order")
 
 
 def kind_and_value(value: Any, kinds: Collection[str], row: int) -> tuple[str, Any]:
@@ -96,18 +120,24 @@ def kind_and_value(value: Any, kinds: Collection[str], row: int) -> tuple[str, A
     Raises:
         TypeError: It is of no such kind.
     """
+    came = type(value).__name__
     if isinstance(value, dict) and len(value) == 1 and (kind := next(iter(value))) in KINDS:
         [value] = value.values()
+        came = type(value).__name__ if kind in kinds else f"dict with the key {kind!r}"
     elif isinstance(value, str):
         kind = "image" if "image" in kinds and _names_image(value) else "text"
-    elif isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value):
-        kind, value = "text", tuple(value)
+    elif _is_pair(value):
+        kind = "text"
     else:
         kind = "image" if _is_image(value) else ""
-    if kind not in kinds or (kind == "text" and not isinstance(value, (str, tuple))):
+    if kind not in kinds or (kind == "text" and not (isinstance(value, str) or _is_pair(value))):
         wanted = " or ".join(f"{name}s" for name in KINDS if name in kinds)
-        raise TypeError(f"inputs must be {wanted}; row {row} is of type {type(value).__name__}")
-    return kind, value
+        raise TypeError(f"inputs must be {wanted}; row {row} is of type {came}")
+    return kind, tuple(value) if kind == "text" and not isinstance(value, str) else value
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(text, str) for text in value)
 
 
 def is_url(text: str) -> bool:

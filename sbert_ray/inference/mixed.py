@@ -3,7 +3,7 @@
 Shapes: N inputs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,11 @@ class Labeled:
     def lengths(self) -> NDArray[np.int64]:
         """Positions of each input (N,)."""
         return self.inputs.lengths
+
+    @property
+    def max_rows(self) -> int | None:
+        """The most rows of a batch."""
+        return self.inputs.max_rows
 
     def num_positions(self, rows: NDArray[np.int64]) -> int:
         """Return the positions of a batch of ``rows``, padding included."""
@@ -57,6 +62,11 @@ class MixedInputs:
             lengths[rows] = inputs.lengths
         return lengths
 
+    @property
+    def max_rows(self) -> int | None:
+        """The most rows of a batch of whichever group; the engine heeds that of each group."""
+        return fewest(inputs.max_rows for _, inputs in self.groups)
+
     def num_positions(self, rows: NDArray[np.int64]) -> int:
         """Return the positions of a batch of ``rows``, padding included."""
         _, inputs, inner = self._locate(rows)
@@ -81,11 +91,16 @@ class MixedInputs:
         raise ValueError("inputs of several kinds or routes cannot share a batch; use encode, or one call for each")
 
 
-def groups_of(inputs: Prepared) -> list[NDArray[np.int64]]:
-    """Return the rows that may share batches, group by group."""
+def groups_of(inputs: Prepared) -> list[tuple[NDArray[np.int64], int | None]]:
+    """Return the rows that may share batches, group by group, and the most rows of a batch of theirs."""
     if isinstance(inputs, MixedInputs):
-        return [rows for rows, _ in inputs.groups]
-    return [np.arange(len(inputs))]
+        return [(rows, group.max_rows) for rows, group in inputs.groups]
+    return [(np.arange(len(inputs)), inputs.max_rows)]
+
+
+def fewest(limits: Iterable[int | None]) -> int | None:
+    """Return the least of some limits, where None is none."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def by_kind(inputs: Sequence[Any], kinds: Sequence[str], prepare: Callable[[str, Sequence[Any]], Prepared]) -> Prepared:
@@ -99,7 +114,7 @@ def by_kind(inputs: Sequence[Any], kinds: Sequence[str], prepare: Callable[[str,
     Raises:
         TypeError: A row is of no such kind.
     """
-    if tuple(kinds) == ("text",) and not any(isinstance(given, dict) for given in inputs):
+    if tuple(kinds) == ("text",) and not any(isinstance(given, (dict, list)) for given in inputs):
         return prepare("text", inputs)  # the rule, where looking at each one would cost time
     rows_of: dict[str, list[int]] = {}
     values = []

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sbert_ray.inference.inputs import refuse_set
+
 
 def as_pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:
     """Return ``inputs`` as a list of pairs of texts, and whether they were a single pair.
@@ -14,6 +16,7 @@ def as_pairs(inputs: Any) -> tuple[list[tuple[str, str]], bool]:
         TypeError: They are something else, a table among it, or a row is no pair of texts; the message names the row.
         ValueError: A row has more or fewer than two texts.
     """
+    refuse_set(inputs, "a pair of texts or a list of pairs")
     is_table = hasattr(inputs, "columns") or getattr(inputs, "ndim", 1) not in (1, 2)
     if is_table or isinstance(inputs, (str, bytes, dict)) or not hasattr(inputs, "__len__"):
         shape = f" of shape {inputs.shape}" if hasattr(inputs, "shape") else ""
@@ -35,7 +38,7 @@ def _as_list(values: Any) -> list[Any]:
 
 
 def _pair(row: int, pair: Any) -> tuple[str, str]:
-    if isinstance(pair, (str, bytes, dict)) or not hasattr(pair, "__len__"):
+    if isinstance(pair, (str, bytes, dict, set, frozenset)) or not hasattr(pair, "__len__"):
         raise TypeError(f"inputs must be pairs of texts; row {row} is of type {type(pair).__name__}")
     texts = _as_list(pair)
     if len(texts) != 2:

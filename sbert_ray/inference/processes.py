@@ -103,7 +103,7 @@ def encode_in_pool(
     call = next(_calls)
     starts = range(0, len(inputs), chunk_size)
     for number, start in enumerate(starts):
-        pool["input"].put((call, number, method, list(inputs[start : start + chunk_size]), dict(options)))
+        pool["input"].put((call, number, start, method, list(inputs[start : start + chunk_size]), dict(options)))
     results: list[Any] = [None] * len(starts)
     for number, result in itertools.islice(_answers(pool, call), len(starts)):
         results[number] = result
@@ -142,11 +142,11 @@ def _serve(device: str, num_threads: int | None, model: Any, inputs: Any, output
         limit_threads(num_threads)
     model.to(device)
     while True:
-        call, number, method, chunk, options = inputs.get()
+        call, number, start, method, chunk, options = inputs.get()
         try:
             outputs.put((call, number, _on_cpu(getattr(model, method)(chunk, **options)), None))
         except Exception:  # noqa: BLE001 - whatever it is, the caller is told
-            outputs.put((call, number, None, f"on {device}: {traceback.format_exc()}"))
+            outputs.put((call, number, None, f"on {device}, with inputs from row {start} on: {traceback.format_exc()}"))
 
 
 def _on_cpu(result: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbert_ray.embeddings import select_max_active_dims
+from sbert_ray.embeddings import select_max_active_dims, to_coo
 from sbert_ray.inference.engine import Encoder, run_batches
 from sbert_ray.inference.prepared import Features, Prepared
 from sbert_ray.inference.tokenized import flat_positions
@@ -50,6 +50,24 @@ class SparseRows:
             columns.int().cpu().numpy(),
             embeddings[active].float().cpu().numpy(),
             embeddings.shape[1],
+        )
+
+    @classmethod
+    def from_tensor(cls, embeddings: Tensor) -> Self:
+        """Return the values of a tensor (N, D) or (D,) in any layout that are not zero, without making it dense."""
+        embeddings = embeddings.detach()
+        if embeddings.layout == torch.strided:
+            return cls.of(torch.atleast_2d(embeddings))
+        coo = to_coo(embeddings)
+        *rows, columns = coo.indices()
+        active = coo.values() != 0
+        owners = rows[0][active] if rows else torch.zeros_like(columns[active])
+        num_rows = coo.shape[0] if rows else 1
+        return cls(
+            _offsets(torch.bincount(owners, minlength=num_rows).cpu().numpy()),
+            columns[active].int().cpu().numpy(),
+            coo.values()[active].float().cpu().numpy(),
+            coo.shape[-1],
         )
 
     @classmethod
@@ -142,7 +160,10 @@ def embed_sparse(
     """
 
     def forward(features: Features) -> Features:
-        embeddings = encoder.forward(features)["sentence_embedding"]
+        computed = encoder.forward(features)
+        if "sentence_embedding" not in computed:
+            raise ValueError(f"a SparseEncoder's modules must write 'sentence_embedding', got {sorted(computed)}")
+        embeddings = computed["sentence_embedding"]
         return {"rows": SparseRows.of(cast(Tensor, select_max_active_dims(embeddings, max_active_dims)))}
 
     order: list[NDArray[np.int64]] = []

@@ -63,8 +63,7 @@ class TextTokenizer:
         Raises:
             ValueError: A text is not valid Unicode; the message names its row.
         """
-        if prompt:
-            texts = [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
+        texts = with_prompt(texts, prompt)
         ids: list[NDArray[np.int32]] = []
         type_ids: list[NDArray[np.int32]] = []
         lengths: list[int] = []
@@ -129,6 +128,24 @@ class TextTokenizer:
     def _prompt_length(self, prompt: str) -> int:
         [ids], _ = self._encode([prompt], 0)
         return len(ids) - int(bool(ids) and ids[-1] in self.tokenizer.all_special_ids)
+
+
+def with_prompt(texts: Sequence[Text], prompt: str | None) -> Sequence[Text]:
+    """Return texts, each after ``prompt``, and pairs, the first text of each after it."""
+    if not prompt:
+        return texts
+    return [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
+
+
+def refuse_pairs(texts: Sequence[Text], reader: str) -> None:
+    """Refuse pairs, for modules that read words of single texts.
+
+    Raises:
+        TypeError: There is one; the message names its row, and the reader.
+    """
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{reader} reads texts and no pairs; row {row} is a {type(text).__name__}")
 
 
 def refuse_surrogates(texts: Sequence[Text], start: int) -> None:

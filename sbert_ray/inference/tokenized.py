@@ -36,6 +36,8 @@ class TokenizedTexts:
     prompt_length: int | None = None
     """Tokens that the prompt takes at the start of each text, where there is a prompt."""
     padding: Padding = Padding()
+    max_rows: int | None = None
+    """The most rows of a batch, for modules that make much of few tokens."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

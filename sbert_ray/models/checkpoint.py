@@ -11,7 +11,14 @@ from typing import Any
 
 from sbert_ray.models.hub import Checkpoint, resolve_checkpoint
 from sbert_ray.models.labels import count_labels
-from sbert_ray.models.layout import SETTINGS_NAME, entries_dimension, module_config, read_modules, stored_type
+from sbert_ray.models.layout import (
+    SETTINGS_NAME,
+    entries_dimension,
+    module_config,
+    read_modules,
+    stored_type,
+    untrained,
+)
 from sbert_ray.models.requirements import check_requirements
 from sbert_ray.modules.configs import (
     CONFIG_NAMES,
@@ -62,6 +69,10 @@ _KEPT = {
 }
 """Settings that outlast a conversion, by what the checkpoint is and is loaded as: this one keeps its modules, too."""
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "prophetnet.tokenizer")
+_TOKENIZER_SUFFIXES = (".model", ".spm", ".tiktoken", ".codes")
+_OF_BYTES = ("ByT5", "Canine", "Perceiver")
+"""Tokenizers that have no vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,10 @@ class CheckpointInfo:
     """Kinds of input that it takes."""
     num_labels: int | None = None
     """Scores of a pair, of a cross-encoder."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The model's own settings, as `read_settings` gives them."""
+    untrained: tuple[str, ...] = ()
+    """What of the model starts at random, since the checkpoint is another kind of model's."""
 
 
 def describe_checkpoint(
@@ -124,6 +139,8 @@ def describe_checkpoint(
         max_seq_length=_max_seq_length(folder, entries[0]),
         modalities=_modalities(folder, entries[0]),
         num_labels=count_labels(folder, entries) if model_type == "CrossEncoder" else None,
+        settings=settings,
+        untrained=untrained(folder, entries),
     )
 
 
@@ -131,6 +148,8 @@ def read_settings(folder: Path, model_type: str = "SentenceTransformer") -> dict
     """Return a checkpoint's settings: prompts, similarity and the like; none if it is of another type of model."""
     path = folder / SETTINGS_NAME
     settings: dict[str, Any] = read_json(path) if path.exists() else {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{str(path)!r} must be an object, got {type(settings).__name__}")
     if (folder / "modules.json").exists() and (stored := stored_type(folder)) != model_type:
         kept = _KEPT.get((stored, model_type), {"requirements"})
         names = sorted(kept)
@@ -156,9 +175,22 @@ def _check_transformer_files(checkpoint: Path, entry: ModuleEntry) -> None:
         raise FileNotFoundError(f"{str(folder)!r} lacks config.json")
     config = transformer_config(checkpoint, entry)
     check_transformer_config(config, folder)
+    _check_tokenizer(folder)
     names = ("preprocessor_config.json", "processor_config.json")
     if is_image_text(config) and not any((folder / name).exists() for name in names):
         raise FileNotFoundError(f"{str(folder)!r} lacks preprocessor_config.json, which says how images are read")
+
+
+def _check_tokenizer(folder: Path) -> None:
+    # Transformers makes an empty tokenizer where there is none, to which every word is unknown.
+    if any(path.name in _TOKENIZERS or path.suffix in _TOKENIZER_SUFFIXES for path in folder.iterdir()):
+        return
+    config = folder / "tokenizer_config.json"
+    kind = str(read_json(config).get("tokenizer_class", "")) if config.exists() else ""
+    if kind.removesuffix("Fast").removesuffix("Tokenizer") not in _OF_BYTES:
+        raise FileNotFoundError(
+            f"{str(folder)!r} lacks the tokenizer: tokenizer.json, or the vocabulary of an older one"
+        )
 
 
 def _has_weights(folder: Path, entry: ModuleEntry) -> bool:

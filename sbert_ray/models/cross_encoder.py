@@ -24,7 +24,7 @@ from sbert_ray.models.loading import Source
 from sbert_ray.models.model import Model
 from sbert_ray.models.settings import Settings
 from sbert_ray.modules import Dense, Features, LogitScore, Module, Transformer
-from sbert_ray.modules.activations import Activation, activation, activation_path
+from sbert_ray.modules.activations import Activation, saved_path, stored_activation
 from sbert_ray.modules.full_precision import keep_in_float32
 from sbert_ray.renamed import renamed
 
@@ -129,15 +129,16 @@ class CrossEncoder(Model):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "activation_fn":
+            value = nn.Identity() if value is None else value
             object.__setattr__(self, name, value)  # torch would make it one of the modules in a row
-            self.settings.activation_fn = activation_path(value)
+            self.settings.activation_fn = saved_path(value)
         else:
             super().__setattr__(name, value)
 
     def get_default_activation_fn(self) -> Activation:
         """Return the activation that the checkpoint names: the one of its settings, else that of its transformer.
 
-        Without either it is a sigmoid for one label, and nothing for several.
+        Without either, or for a function without a class, it is a sigmoid for one label, and nothing for several.
 
         Raises:
             ValueError: It is none of torch's.
@@ -148,8 +149,8 @@ class CrossEncoder(Model):
             or (getattr(config, "sentence_transformers", None) or {}).get("activation_fn")
             or getattr(config, "sbert_ce_default_activation_function", None)
         )
-        if path is not None:
-            return activation(path, "activation_fn")
+        if path is not None and (found := stored_activation(path, "activation_fn")):
+            return found
         return nn.Sigmoid() if self.num_labels == 1 else nn.Identity()
 
     @renamed(sentences="inputs", activation_fct="activation_fn")
@@ -199,7 +200,7 @@ class CrossEncoder(Model):
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
             "batch_size": batch_size,
-            "activation_fn": activation_fn,
+            "activation_fn": activation_fn or self.activation_fn,  # other processes have the one of their start
             "apply_softmax": apply_softmax,
             "max_batch_tokens": max_batch_tokens,
         }
@@ -371,11 +372,6 @@ class CrossEncoder(Model):
     def model(self) -> Any:
         """The model of transformers: the old name of `transformers_model`."""
         return self.transformers_model
-
-    @property
-    def config(self) -> Any:
-        """The config of the model of transformers."""
-        return self.transformers_model.config
 
     @property
     def keep_in_fp32_modules(self) -> list[str]:

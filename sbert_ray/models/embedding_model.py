@@ -1,12 +1,11 @@
 """What models that embed have in common, dense and sparse ones: queries and documents, similarity."""
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 from torch import Tensor
 
 from sbert_ray.models.model import Model
-from sbert_ray.modules import Module, Pooling
+from sbert_ray.modules import Pooling
 from sbert_ray.renamed import renamed
 from sbert_ray.similarity import Embeddings, SimilarityFunction
 
@@ -64,9 +63,3 @@ class EmbeddingModel(Model):
         for module in self.modules():
             if isinstance(module, Pooling):
                 module.include_prompt = include_prompt
-
-    def get_model_kwargs(self) -> list[str]:
-        """Return the names of the further arguments that modules take from `forward`."""
-        inner = (module.forward_kwargs for module in self.modules() if isinstance(module, Module))
-        names: Sequence[Any] = [*inner, *self.module_kwargs]
-        return sorted({name for group in names for name in group})

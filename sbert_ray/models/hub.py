@@ -93,12 +93,60 @@ def resolve_checkpoint(
         raise NotADirectoryError(f"a model must be a folder or a hub id, {name!r} is a file")
     if name.count("/") > 1 or path.is_absolute() or name.startswith("."):
         raise FileNotFoundError(f"there is no model folder {name!r}")
-    is_short = "/" not in name and name.lower() not in CLASSIC_MODELS
-    repository = f"{ORGANIZATIONS[model_type]}/{name}" if is_short else name
+    repository = _repository(name, model_type)
     cache_folder = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
     ignored = _NOT_NEEDED if allow_pickle else _NOT_NEEDED + _PICKLES
     folder = _download(repository, revision, token, cache_folder, local_files_only, ignored)
     return Checkpoint(name, folder, folder.name, repository)  # the hub's cache names a snapshot by its commit
+
+
+def is_sentence_transformer_model(
+    model_name_or_path: str | os.PathLike[str],
+    token: bool | str | None = None,
+    cache_folder: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> bool:
+    """Return whether a model has a ``modules.json``, as those of this library have and plain checkpoints have not.
+
+    Args:
+        model_name_or_path: A local folder or the id of a repository on the hub.
+        token: Token of the hub, or whether to use the stored one.
+        cache_folder: Where downloads are kept; $SENTENCE_TRANSFORMERS_HOME or the hub's default if None.
+        revision: Branch, tag or commit on the hub.
+        local_files_only: Whether to look among earlier downloads only; what is not among them is no such model.
+
+    Raises:
+        ConnectionError: The hub cannot be reached.
+        HfHubHTTPError: It refuses to say: there is no such repository, or it needs another token.
+    """
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
+
+    path = Path(model_name_or_path)
+    if path.is_dir():
+        return (path / "modules.json").is_file()
+    try:
+        hf_hub_download(
+            _repository(os.fspath(model_name_or_path), "SentenceTransformer"),
+            "modules.json",
+            revision=revision,
+            token=token,
+            cache_dir=cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME"),
+            local_files_only=local_files_only,
+        )
+    except LocalEntryNotFoundError as error:
+        if local_files_only or constants.HF_HUB_OFFLINE:
+            return False
+        raise ConnectionError(f"the hub cannot be reached to look for model {str(path)!r}") from error
+    except (EntryNotFoundError, HFValidationError):
+        return False
+    return True
+
+
+def _repository(name: str, model_type: str) -> str:
+    is_short = "/" not in name and name.lower() not in CLASSIC_MODELS
+    return f"{ORGANIZATIONS[model_type]}/{name}" if is_short else name
 
 
 def _download(

@@ -91,6 +91,20 @@ def _converted(folder: Path, entries: list[ModuleEntry], stored: str, model_type
     return [replace(defaults[0], path=first.path), *defaults[1:]]
 
 
+def untrained(folder: Path, entries: list[ModuleEntry]) -> tuple[str, ...]:
+    """Return which of a checkpoint's modules start at random, as it is a model of another kind."""
+    found = []
+    for entry in entries:
+        if entry.kind == "SparseAutoEncoder" and entry.config is not None:
+            found.append(entry.kind)
+        task = (entry.config or {}).get("transformer_task")
+        if entry.is_plain and task == "sequence-classification":
+            names = read_json(folder / entry.path / "config.json").get("architectures") or []
+            if not any(str(name).endswith("ForSequenceClassification") for name in names):
+                found.append("classification head")
+    return tuple(found)
+
+
 def _listed(folder: Path) -> list[ModuleEntry]:
     items = read_json(folder / "modules.json")
     if not isinstance(items, list) or not all(isinstance(i, dict) and {"type", "path"} <= i.keys() for i in items):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sbert_ray.models.checkpoint import describe_checkpoint, read_settings, resolve_checkpoint
+from sbert_ray.models.checkpoint import describe_checkpoint, resolve_checkpoint
 from sbert_ray.models.layout import read_modules
 from sbert_ray.modules import LoadOptions, Module, Router
 from sbert_ray.modules.entries import load_module
@@ -83,13 +83,13 @@ def load_parts(source: Source, model_type: str) -> Parts:
         model_type=model_type,
     )
     folder = checkpoint.folder
-    describe_checkpoint(folder, allow_pickle=options.allow_pickle, model_type=model_type)
+    info = describe_checkpoint(folder, allow_pickle=options.allow_pickle, model_type=model_type)
     entries = read_modules(folder, model_type)
     loaded: list[Module] = []
     for entry in entries:
         loaded.append(load_module(folder, entry, options, loaded))
     kwargs = tuple(entry.kwargs for entry in entries)
-    return Parts(loaded, device, read_settings(folder, model_type), folder, kwargs)
+    return Parts(loaded, device, dict(info.settings), folder, kwargs)
 
 
 def match_dtype(modules: Sequence[Module]) -> None:

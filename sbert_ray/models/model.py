@@ -40,7 +40,8 @@ class Model(nn.Sequential):
         match_dtype(modules)
         super().__init__(*modules)
         self.settings = Settings.merged(parts.stored, given)
-        self.module_kwargs = parts.kwargs or ((),) * len(modules)
+        for module, names in zip(modules, parts.kwargs, strict=False):
+            module.given_kwargs = names
         self.to(parts.device)
         self.eval()
 
@@ -52,8 +53,10 @@ class Model(nn.Sequential):
             kwargs: Further arguments; each goes to the modules that name it, and to those in a Router.
         """
         features = input
-        for module, names in zip(self, self.module_kwargs, strict=True):
-            wanted = kwargs.keys() if isinstance(module, Router) else {*cast(Module, module).forward_kwargs, *names}
+        for module in self:
+            # A plain module of torch may be among them.
+            named = {*getattr(module, "forward_kwargs", ()), *getattr(module, "given_kwargs", ())}
+            wanted = kwargs.keys() if isinstance(module, Router) else named
             features = module(features, **{name: value for name, value in kwargs.items() if name in wanted})
         return features
 
@@ -86,6 +89,12 @@ class Model(nn.Sequential):
     @property
     def _first(self) -> InputModule:
         return cast(InputModule, self[0])
+
+    def _first_module(self) -> InputModule:
+        return self._first  # the name that older scripts use
+
+    def _last_module(self) -> Module:
+        return cast(Module, self[-1])  # likewise
 
     def _encoder(self, **kwargs: Any) -> Encoder:
         """Return what the engine needs; ``kwargs`` are those of `forward`."""
@@ -153,6 +162,26 @@ class Model(nn.Sequential):
         return next((module.model for module in self.modules() if isinstance(module, Transformer)), None)
 
     @property
+    def config(self) -> Any:
+        """The config of the model of transformers; None if there is none."""
+        return getattr(self.transformers_model, "config", None)
+
+    def get_backend(self) -> str:
+        """Return what computes: ``torch``."""
+        return "torch"
+
+    def evaluate(self, evaluator: Callable[..., Any], output_path: str | None = None) -> Any:
+        """Return what an evaluator says of the model.
+
+        Args:
+            evaluator: Called with the model and ``output_path``.
+            output_path: A folder for what it writes, if it does.
+        """
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, output_path)
+
+    @property
     def max_seq_length(self) -> int | None:
         """Tokens to which a text is cut, special tokens included."""
         return self._first.max_seq_length
@@ -198,8 +227,14 @@ class Model(nn.Sequential):
 
     def get_embedding_dimension(self) -> int | None:
         """Return the dimension of what comes out, where a module tells it."""
-        dimensions = (cast(Module, module).get_embedding_dimension() for module in reversed(list(self)))
+        known = (module for module in reversed(list(self)) if isinstance(module, Module))
+        dimensions = (module.get_embedding_dimension() for module in known)
         return next((dimension for dimension in dimensions if dimension is not None), None)
+
+    def get_model_kwargs(self) -> list[str]:
+        """Return the names of the further arguments that modules take from `forward`."""
+        found = [module for module in self.modules() if isinstance(module, Module)]
+        return sorted({name for module in found for name in (*module.forward_kwargs, *module.given_kwargs)})
 
     def start_multi_process_pool(self, target_devices: Sequence[str] | None = None) -> Pool:
         """Start a process for each device, to be passed to `encode` and stopped by `stop_multi_process_pool`.
@@ -244,7 +279,7 @@ class Model(nn.Sequential):
         folder = Path(path)
         modules = [cast(Module, module) for module in self]
         card = self._card(model_name or folder.resolve().name, train_datasets or ()) if create_model_card else None
-        save_checkpoint(folder, modules, self.settings.to_json(), card, self.module_kwargs)
+        save_checkpoint(folder, modules, self.settings.to_json(), card)
 
     save = save_pretrained
 

@@ -41,7 +41,6 @@ def save_checkpoint(
     modules: Iterable[Module],
     settings: dict[str, Any],
     card: str | None,
-    module_kwargs: Sequence[Sequence[str]],
 ) -> None:
     """Write a checkpoint; ``modules.json``, without which it is none, comes last.
 
@@ -52,13 +51,15 @@ def save_checkpoint(
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as name:
         written = Path(name)
         entries = []
-        for index, (module, kwargs) in enumerate(zip(modules, module_kwargs, strict=True)):
+        for index, module in enumerate(modules):
             kind = type(module).__name__
+            if not isinstance(module, Module):
+                raise ValueError(f"module {index}, of type {kind}, is none of this library's, so it cannot be saved")
             is_at_root = index == 0 and isinstance(module, InputModule) and module.save_in_root
             path = "" if is_at_root else f"{index}_{kind}"
             module.save(written / path)
             entry = {"idx": index, "name": str(index), "path": path, "type": module.public_path}
-            entries.append(entry | ({"kwargs": list(kwargs)} if kwargs else {}))
+            entries.append(entry | ({"kwargs": list(module.given_kwargs)} if module.given_kwargs else {}))
         _write_json(written / SETTINGS_NAME, settings)
         if card is not None:
             (written / "README.md").write_text(card, encoding="utf-8")

@@ -148,9 +148,10 @@ class SentenceTransformer(EmbeddingModel):
         """Embed texts or images, as (N, D) float32 in the order of ``inputs``, or (D,) for a single one.
 
         Args:
-            inputs: A text or texts; for a model that takes them, images too: of Pillow, arrays (H, W, C) or (C, H, W),
-                bytes of a file, paths, URLs or ``data:`` URIs, also among texts. A string that ends like an image's
-                name is its path if there is such a file; ``{"image": path}`` is one in any case.
+            inputs: A text or texts, among them pairs of texts that are read together, as tuples or lists; for a model
+                that takes them, images too: of Pillow, arrays (H, W, C) or (C, H, W), bytes of a file, paths, URLs or
+                ``data:`` URIs, also among texts. A string that ends like an image's name is its path if there is such a
+                file; ``{"image": path}`` is one in any case.
             prompt_name: The name of the prompt to put before each text.
             prompt: The prompt itself.
             batch_size: Rows of the longest possible texts that must fit into memory; shorter ones share larger
@@ -263,6 +264,10 @@ class SentenceTransformer(EmbeddingModel):
             return EmbedRun(self._no_embeddings(truncate_dim), 0, 0)
 
         def read(features: Features) -> Tensor:
+            if "sentence_embedding" not in features:
+                raise ValueError(
+                    f"a SentenceTransformer's modules must write 'sentence_embedding', got {sorted(features)}"
+                )
             return truncate_and_normalize(features["sentence_embedding"].float(), truncate_dim, normalize_embeddings)
 
         return embed(self._encoder(task=task), prepared, self._max_tokens(max_batch_tokens), read, on_batch)

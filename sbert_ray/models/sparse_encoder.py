@@ -6,6 +6,7 @@ Shapes: N texts, D dimensions of an embedding, which for SPLADE are the vocabula
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from sbert_ray.models.embedding_model import EmbeddingModel
 from sbert_ray.models.loading import Source
 from sbert_ray.models.settings import Settings
 from sbert_ray.models.sparse_encoder_card import sparse_encoder_card
-from sbert_ray.modules import Module, Router, SparseAutoEncoder, SpladePooling
+from sbert_ray.modules import Module, Router, SparseAutoEncoder, SpladePooling, Transformer
 from sbert_ray.renamed import renamed
 from sbert_ray.similarity import SimilarityFunction
 
@@ -107,6 +108,9 @@ class SparseEncoder(EmbeddingModel):
             max_active_dims=max_active_dims,
         )
         super().__init__(source, given)
+        for before, module in pairwise(self):
+            if isinstance(module, SpladePooling) and isinstance(before, Transformer):
+                module.embedding_dimension = before.get_embedding_dimension()  # a config's may be out of date
         if self.max_active_dims is None:
             self.max_active_dims = next((module.k for module in self if isinstance(module, SparseAutoEncoder)), None)
         _check_max_active_dims(self.max_active_dims)
@@ -161,7 +165,8 @@ class SparseEncoder(EmbeddingModel):
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
             "max_batch_tokens": self._max_tokens(max_batch_tokens, batch_size),
-            "max_active_dims": max_active_dims,
+            # Other processes have the limit of their start.
+            "max_active_dims": self.max_active_dims if max_active_dims is None else max_active_dims,
             "task": task,
         }
         is_here = pool is None and not isinstance(device, (list, tuple))
@@ -321,7 +326,7 @@ class SparseEncoder(EmbeddingModel):
         size, dimension = embeddings.shape[-1], self.get_embedding_dimension()
         if dimension is not None and size != dimension:
             raise ValueError(f"embeddings must have the model's {dimension} dimensions, got {size}")
-        rows = SparseRows.of(embeddings.detach().to_dense().reshape(-1, size))
+        rows = SparseRows.from_tensor(embeddings)
         decoded = []
         for start, end in zip(rows.offsets[:-1], rows.offsets[1:], strict=True):
             order = (-rows.values[start:end]).argsort(kind="stable")[:top_k]

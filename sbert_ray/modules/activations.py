@@ -1,13 +1,20 @@
 """Activations by the dotted paths that checkpoints give them."""
 
 import inspect
+import logging
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
+logger = logging.getLogger(__name__)
+
 Activation = Callable[[Tensor], Tensor]
+PACKAGES = ("torch.nn", "torch.nn.modules.activation", "torch.nn.modules.linear")
+"""Where torch's activations, and Identity, are."""
+FUNCTIONS = ("function", "builtin_function_or_method")
+"""What checkpoints say of functions that have no class of their own."""
 
 
 def activation(path: str, setting: str) -> nn.Module:
@@ -23,11 +30,38 @@ def activation(path: str, setting: str) -> nn.Module:
         ValueError: It is something else.
     """
     package, _, name = str(path).rpartition(".")
-    if package == "torch.nn" or package.startswith("torch.nn.modules."):
+    if package in PACKAGES:
         found = getattr(import_module(package), name, None)
         if inspect.isclass(found) and issubclass(found, nn.Module) and not _needs_arguments(found):
             return found()
-    raise ValueError(f"{setting} must be a module of torch.nn, got {path!r}")
+    raise ValueError(f"{setting} must be a module of torch.nn, got {path!r}; where you know better, pass it yourself")
+
+
+def stored_activation(path: str, setting: str) -> nn.Module | None:
+    """Build the activation that a checkpoint names; None, with a warning, where it names a function's type.
+
+    Args:
+        path: The dotted path that the checkpoint has.
+        setting: What the checkpoint calls it.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if path in FUNCTIONS:
+        logger.warning("the checkpoint does not say which function its %s is; the default one takes its place", setting)
+        return None
+    return activation(path, setting)
+
+
+def saved_path(function: Any) -> str | None:
+    """Return what a checkpoint says of an activation; None, with a warning, for one that it cannot name."""
+    path = activation_path(function)
+    try:
+        activation(path, "activation_fn")
+    except ValueError as error:
+        logger.warning("a saved model will not know its activation: %s", error)
+        return None
+    return path
 
 
 def activation_path(function: Any) -> str:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sbert_ray.inference.bags import TokenBags
-from sbert_ray.inference.prepared import Features
-from sbert_ray.inference.tokenization import text_chunks
+from sbert_ray.inference.prepared import Features, rows_of_width
+from sbert_ray.inference.tokenization import refuse_pairs, text_chunks
 from sbert_ray.modules.module import UnlimitedModule
 from sbert_ray.modules.word_tokenizers import WhitespaceTokenizer
 from sbert_ray.modules.word_weights import weights_of
@@ -58,14 +58,21 @@ class BoW(UnlimitedModule):
         task: str | None = None,  # noqa: ARG002 (for a Router)
         on_chunk: Callable[[], None] | None = None,
     ) -> TokenBags:
-        """Split texts into the words of the vocabulary, each after ``prompt``."""
+        """Split texts into the words of the vocabulary, each after ``prompt``.
+
+        Raises:
+            TypeError: An input is a pair.
+        """
+        refuse_pairs(inputs, type(self).__name__)
         rows: list[list[int]] = []
         for start, end in text_chunks(inputs):
             rows.extend(self.tokenizer.tokenize((prompt or "") + text) for text in inputs[start:end])
             if on_chunk:
                 on_chunk()
         ids = np.fromiter((index for row in rows for index in row), np.int32)
-        return TokenBags(ids, np.cumsum([0, *map(len, rows)], dtype=np.int64))
+        # A row has V values, however few its words.
+        max_rows = rows_of_width(max(len(self.vocab), 1))
+        return TokenBags(ids, np.cumsum([0, *map(len, rows)], dtype=np.int64), max_rows)
 
     def forward(self, features: Features) -> Features:
         """Add ``sentence_embedding``, from ``input_ids`` (M,) and ``offsets`` (B,), where each text begins in them."""

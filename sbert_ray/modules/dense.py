@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
 from sbert_ray.modules.activations import activation, activation_path
-from sbert_ray.modules.module import Module, known_keys
+from sbert_ray.modules.module import Module, check_width, known_keys
 from sbert_ray.modules.token_logits import whole
 
 
@@ -59,6 +59,7 @@ class Dense(Module):
     def forward(self, features: Features) -> Features:
         """Add the mapped feature."""
         x = whole(features[self.module_input_name])
+        check_width(self, x, self.in_features)
         out = self.activation_function(self.linear(x))
         if self.use_residual:
             out = out + (x if self.in_features == self.out_features else self.residual(x))
@@ -67,6 +68,15 @@ class Dense(Module):
     def get_embedding_dimension(self) -> int:
         """Return ``out_features``."""
         return self.out_features
+
+    def save(self, folder: Path) -> None:
+        """Write the module to its folder in a checkpoint.
+
+        Raises:
+            ValueError: Its activation is none that a checkpoint can name.
+        """
+        activation(activation_path(self.activation_function), "activation_function")
+        super().save(folder)
 
     def config(self) -> dict[str, Any]:
         """Return the constructor's arguments; ``use_residual`` only where set, since old readers do not know it."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -49,6 +50,9 @@ class Module(nn.Module, ABC):
 
     forward_kwargs: ClassVar[frozenset[str]] = frozenset()
     """Names of the further arguments that ``forward`` takes from the model's."""
+
+    given_kwargs: tuple[str, ...] = ()
+    """The same, as the checkpoint names them."""
 
     @abstractmethod
     def forward(self, features: Features) -> Features:
@@ -102,6 +106,7 @@ class Module(nn.Module, ABC):
 
     def save(self, folder: Path) -> None:
         """Write the module to its folder in a checkpoint."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / self.config_name).write_text(json.dumps(self.config(), indent=4), encoding="utf-8")
         if weights := self.state_dict():
@@ -172,6 +177,17 @@ class UnlimitedModule(InputModule):
             raise ValueError(f"a {kind} reads texts of any length: max_seq_length must be None, got {value}")
 
 
+def check_width(module: Module, values: Tensor, width: int) -> None:
+    """Make sure that the last axis of what a module reads is as wide as the module was made for.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if values.shape[-1] != width:
+        kind = type(module).__name__
+        raise ValueError(f"{kind} takes {width} dimensions, and the modules before it give {values.shape[-1]}")
+
+
 def known_keys(config: Mapping[str, Any], names: set[str], folder: Path) -> dict[str, Any]:
     """Return the items of ``config`` whose keys are in ``names``; warn of the others, which a newer version wrote."""
     if unknown := sorted(config.keys() - names):
@@ -193,9 +209,16 @@ def weights_file(folder: Path, options: LoadOptions) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a file."""
+    """Return the weights in a file.
+
+    Raises:
+        ValueError: It is damaged.
+    """
     if path.suffix == ".safetensors":
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"the weights in {str(path)!r} cannot be read: {error}") from error
     weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     return weights
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
-from sbert_ray.modules.module import Module
+from sbert_ray.modules.module import Module, check_width
 
 ACTIVE = 1e-5
 """Latents above it are active."""
@@ -78,6 +78,7 @@ class SparseAutoEncoder(Module):
         """
         k = max_active_dims or self.k
         x = features["sentence_embedding"]
+        check_width(self, x, self.input_dim)
         scale = _Scale.of(x) if self.normalize else None
         z = self._latents(x if scale is None else (x - scale.mean) / (scale.deviation + EPSILON))
         if torch.is_inference_mode_enabled():

@@ -3,7 +3,9 @@
 Shapes: B texts, T tokens with padding, V entries of the vocabulary.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,10 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
-from sbert_ray.inference.prepared import Features, Prepared
+from sbert_ray.inference.prepared import Features, Prepared, rows_of_width
 from sbert_ray.inference.tokenization import TextTokenizer
 from sbert_ray.modules.configs import read_json
+from sbert_ray.modules.entries import leaves_folder, posix_path
 from sbert_ray.modules.module import InputModule, LoadOptions, known_keys, read_weights, weights_file
+
+logger = logging.getLogger(__name__)
 
 
 class SparseStaticEmbedding(InputModule):
@@ -87,7 +92,7 @@ class SparseStaticEmbedding(InputModule):
             raise ValueError(
                 f"every token must have a weight; {token!r} has id {largest} of {len(self.weight)} weights"
             )
-        return tokens
+        return replace(tokens, max_rows=rows_of_width(len(self.weight)))  # a row has V values, however few its tokens
 
     def forward(self, features: Features) -> Features:
         """Add ``sentence_embedding``; without a mask every token counts."""
@@ -124,7 +129,7 @@ class SparseStaticEmbedding(InputModule):
                 ``local_files_only``.
 
         Raises:
-            ValueError: A token is not in the vocabulary, or the file is no object of numbers.
+            ValueError: No token is in the vocabulary, or the file is no object of numbers.
         """
         names = {"token": "token", "cache_folder": "cache_dir", "revision": "revision"}
         hub = {name: config.pop(given, None) for given, name in names.items()}
@@ -163,7 +168,7 @@ class SparseStaticEmbedding(InputModule):
 
 def _inside(folder: Path, name: Any) -> Path:
     path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if leaves_folder(posix_path(name)):  # by its name alone: the hub's cache is full of links
         raise ValueError(f"the path of weights must stay within {str(folder)!r}, got {name!r}")
     if not path.is_file():
         raise FileNotFoundError(f"{str(folder)!r} lacks {name!r}, which its config names as the weights")
@@ -177,8 +182,12 @@ def _weights(path: Path, tokenizer: Any) -> Tensor:
     if not is_object or not all(isinstance(weight, (int, float)) for weight in by_token.values()):
         raise ValueError(f"{str(path)!r} must be an object of one number per token")
     vocabulary = tokenizer.get_vocab()
-    if unknown := sorted(by_token.keys() - vocabulary.keys())[:5]:
-        raise ValueError(f"{str(path)!r} must have tokens of the vocabulary only, got {unknown}")
+    if unknown := sorted(by_token.keys() - vocabulary.keys()):
+        if len(unknown) == len(by_token):
+            raise ValueError(f"{str(path)!r} must have tokens of the vocabulary, got none, but {unknown[:5]}")
+        logger.warning(
+            "%s has weights of %d tokens that are not in the vocabulary: %s", path, len(unknown), unknown[:5]
+        )
+    known = {vocabulary[token]: weight for token, weight in by_token.items() if token in vocabulary}
     weights = torch.zeros(len(vocabulary))
-    ids = torch.tensor([vocabulary[token] for token in by_token])
-    return weights.scatter(0, ids, torch.tensor(list(by_token.values()), dtype=weights.dtype))
+    return weights.scatter(0, torch.tensor(list(known)), torch.tensor(list(known.values()), dtype=weights.dtype))

@@ -28,6 +28,7 @@ from sbert_ray.modules.modalities import IMAGE_TEXT_SETTINGS, image_positions
 from sbert_ray.modules.module import InputModule, LoadOptions
 from sbert_ray.modules.pretrained import load_model
 from sbert_ray.modules.token_logits import token_logits
+from sbert_ray.renamed import renamed
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -61,6 +62,7 @@ class Transformer(InputModule):
     config_name = TRANSFORMER_CONFIG_NAMES[0]
     save_in_root: ClassVar[bool] = True
 
+    @renamed(model_args="model_kwargs", tokenizer_args="processor_kwargs", config_args="config_kwargs")
     def __init__(  # noqa: PLR0913 (much like the public signature)
         self,
         model_name_or_path: str | PreTrainedModel,
@@ -83,6 +85,10 @@ class Transformer(InputModule):
                 raise ValueError("a model of transformers needs its tokenizer")
             model = model_name_or_path
         else:
+            if tokenizer is not None:
+                raise ValueError(f"tokenizer must be None with the name of a model, got {tokenizer!r}")
+            if Path(model_name_or_path, "adapter_config.json").exists():
+                raise ValueError(f"{model_name_or_path!r} is a PEFT adapter; merge it into its base model first")
             options = LoadOptions("cpu", False, model_kwargs or {}, processor_kwargs or {}, config_kwargs or {})
             config = {"do_lower_case": do_lower_case, "max_seq_length": max_seq_length}
             model = load_model(model_name_or_path, config, options, transformer_task)
@@ -96,6 +102,8 @@ class Transformer(InputModule):
             self._processor, tokenizer = tokenizer, tokenizer.tokenizer
             self.modalities = tuple(IMAGE_TEXT_SETTINGS["modality_config"])
         self.tokenizer = tokenizer
+        if transformer_task == "sequence-classification":
+            _share_padding(model, self.tokenizer)
         if transformer_task == "text-generation":
             tokenizer.padding_side = "left"  # the last position is then each text's last token
         variables = (processing_kwargs or {}).get("chat_template")
@@ -118,6 +126,11 @@ class Transformer(InputModule):
     def processor(self) -> Any:
         """The processor of transformers for texts and images, or for texts alone the tokenizer."""
         return self.tokenizer if self._processor is None else self._processor
+
+    @property
+    def auto_model(self) -> PreTrainedModel:
+        """The model of transformers: the old name of ``model``."""
+        return self.model
 
     @property
     def max_seq_length(self) -> int | None:
@@ -232,6 +245,7 @@ class Transformer(InputModule):
 
     def save(self, folder: Path) -> None:
         """Write the transformer, its tokenizer and its config to a checkpoint's folder."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
@@ -268,3 +282,9 @@ class Transformer(InputModule):
             modality_config=config.get("modality_config", None if is_plain else {}),
             processing_kwargs=config.get("processing_kwargs"),
         )
+
+
+def _share_padding(model: PreTrainedModel, tokenizer: Any) -> None:
+    # A decoder's head looks for the last token that is no padding, and refuses batches if it does not know padding.
+    if getattr(model.config, "pad_token_id", None) is None and tokenizer.pad_token_id is not None:
+        model.config.pad_token_id = tokenizer.pad_token_id

@@ -30,6 +30,9 @@ class WeightedLayerPooling(Module):
         num_hidden_layers: Layers of the transformer, without the embedding layer.
         layer_start: The first layer of the mean.
         layer_weights: First value of w (K,), K = num_hidden_layers + 1 - layer_start; ones if None.
+
+    Raises:
+        ValueError: ``layer_start`` is none of the layers, or the weights are not one for each from there on.
     """
 
     public_path = "sentence_transformers.sentence_transformer.modules.weighted_layer_pooling.WeightedLayerPooling"
@@ -46,7 +49,16 @@ class WeightedLayerPooling(Module):
         self.embedding_dimension = embedding_dimension
         self.num_hidden_layers = num_hidden_layers
         self.layer_start = layer_start
+        if not 0 <= layer_start <= num_hidden_layers:
+            raise ValueError(
+                f"layer_start must be a layer from 0 to num_hidden_layers, {num_hidden_layers}, got {layer_start}"
+            )
         ones = torch.ones(num_hidden_layers + 1 - layer_start)
+        if layer_weights is not None and layer_weights.shape != ones.shape:
+            raise ValueError(
+                f"layer_weights must be one for each layer from layer_start on, of shape {tuple(ones.shape)}, got "
+                f"{tuple(layer_weights.shape)}"
+            )
         self.layer_weights = nn.Parameter(ones if layer_weights is None else layer_weights)
 
     def forward(self, features: Features) -> Features:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sbert_ray.inference.prepared import Features
-from sbert_ray.inference.tokenization import text_chunks
+from sbert_ray.inference.tokenization import refuse_pairs, text_chunks
 from sbert_ray.inference.tokenized import TokenizedTexts
 from sbert_ray.modules.configs import CONFIG_NAMES
 from sbert_ray.modules.module import InputModule, LoadOptions, read_weights, weights_file
@@ -96,7 +96,12 @@ class WordEmbeddings(InputModule):
         task: str | None = None,  # noqa: ARG002 (for a Router)
         on_chunk: Callable[[], None] | None = None,
     ) -> WordTexts:
-        """Split texts into the words that have a vector, each after ``prompt``."""
+        """Split texts into the words that have a vector, each after ``prompt``.
+
+        Raises:
+            TypeError: An input is a pair.
+        """
+        refuse_pairs(inputs, type(self).__name__)
         rows: list[list[int]] = []
         for start, end in text_chunks(inputs):
             texts = ((prompt or "") + text for text in inputs[start:end])

@@ -257,7 +257,8 @@ class TransformersTokenizerWrapper(WordTokenizer):
         """Read the tokenizer from a folder."""
         from transformers import AutoTokenizer
 
-        return cls(AutoTokenizer.from_pretrained(input_path, local_files_only=True))
+        # Not None, on which transformers would ask whoever sits at the terminal.
+        return cls(AutoTokenizer.from_pretrained(input_path, local_files_only=True, trust_remote_code=False))
 
 
 TOKENIZERS: dict[str, type[WordTokenizer]] = {

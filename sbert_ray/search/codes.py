@@ -10,7 +10,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sbert_ray.quantization import SCALAR_PRECISIONS, dequantize_embeddings, quantize_embeddings, ranges_for, to_array
+from sbert_ray.quantization import (
+    BINARY_PRECISIONS,
+    SCALAR_PRECISIONS,
+    code_weights,
+    dequantize_embeddings,
+    quantize_embeddings,
+    ranges_for,
+    to_array,
+)
 from sbert_ray.search.hits import Hit, hits
 
 logger = logging.getLogger(__name__)
@@ -23,6 +31,19 @@ class Candidates(NamedTuple):
 
     scores: NDArray[Any]
     ids: NDArray[np.int64]
+
+
+class Queries(NamedTuple):
+    """What an index is asked for.
+
+    Attributes:
+        codes: The queries' codes (N, W), or floats (N, D) if the corpus is float32.
+        weighted: For int8 and uint8, weights (N, D) and offsets (N,) by which the floats of the queries are compared
+            with codes: see `code_weights`. None where the queries came as codes.
+    """
+
+    codes: NDArray[Any]
+    weighted: tuple[NDArray[np.float32], NDArray[np.float64]] | None
 
 
 class CodeIndex(Protocol):
@@ -41,8 +62,8 @@ class CodeIndex(Protocol):
     def width(self) -> int:
         """The values W of a row's code."""
 
-    def search(self, codes: NDArray[Any], k: int) -> Candidates:
-        """Find candidates for the codes (N, W) of queries."""
+    def search(self, queries: Queries, k: int) -> Candidates:
+        """Find ``k`` candidates for each query."""
 
     def codes(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         """Return the codes of rows, (len(ids), W)."""
@@ -101,29 +122,34 @@ def search_codes(query_embeddings: Any, index: CodeIndex, request: Request) -> t
     as floats, have the greatest dot products with the queries as they came.
 
     Raises:
-        ValueError: Queries and index differ in their dimension.
+        ValueError: The queries are no matrix, queries and index differ in their dimension, or the ranges do not fit.
     """
     queries = np.atleast_2d(to_array(query_embeddings))
     if not queries.size:
         return [], 0.0
+    if queries.ndim != 2:
+        raise ValueError(f"query_embeddings must be (N, D) or (D,), got shape {queries.shape}")
     precision, k = request.precision, request.top_k
     is_quantized = queries.dtype in (np.int8, np.uint8)
     rescore = request.rescore and not is_quantized and precision != "float32"
     if request.rescore and is_quantized:
         logger.warning("nothing is rescored, since the queries are %s; pass them as floats", queries.dtype)
-    ranges = request.ranges
-    if precision in SCALAR_PRECISIONS and not is_quantized and ranges is None:
-        ranges = ranges_for(queries, precision, request.calibration_embeddings)
-    codes = queries if is_quantized else quantize_embeddings(queries, precision, ranges)
     if not index.size:
-        return [[] for _ in codes], 0.0
-    if codes.shape[1] != index.width:
+        return [[] for _ in queries], 0.0
+    width = queries.shape[1]
+    width = -(-width // 8) if precision in BINARY_PRECISIONS and not is_quantized else width
+    if width != index.width:
         raise ValueError(
-            f"queries and corpus must have the same dimension, got {codes.shape[1]} values of {precision} a query and "
+            f"queries and corpus must have the same dimension, got {width} values of {precision} a query and "
             f"{index.width} a row of the corpus"
         )
+    ranges, weighted = request.ranges, None
+    if precision in SCALAR_PRECISIONS and not is_quantized:
+        ranges = ranges_for(queries, precision, request.calibration_embeddings) if ranges is None else ranges
+        weighted = code_weights(queries, precision, ranges)
+    codes = queries if is_quantized else quantize_embeddings(queries, precision, ranges)
     start = time.perf_counter()
-    found = index.search(codes, k * request.rescore_multiplier if rescore else k)
+    found = index.search(Queries(codes, weighted), k * request.rescore_multiplier if rescore else k)
     if rescore:
         found = _rescored(found, index, queries, precision, ranges)
     seconds = time.perf_counter() - start

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.quantization import BINARY_PRECISIONS, PRECISIONS, unsigned_bits
-from sbert_ray.search.codes import Candidates, Request, check, check_corpus, search_codes
+from sbert_ray.search.codes import Candidates, Queries, Request, check, check_corpus, search_codes
 from sbert_ray.search.hits import Hit
 from sbert_ray.search.neighbors import Neighbors, best, merge, nearest
 from sbert_ray.similarity import Embeddings, dot_score
@@ -35,9 +35,10 @@ def quantized_search(
 ) -> tuple[list[list[Hit]], float]:
     """Return for each query its best rows of a quantized corpus, and the seconds that it took; needs no FAISS.
 
-    Scores are dot products for float32, and of the query with the codes as floats where they are rescored. Without
-    rescoring they are dot products of codes for int8 and uint8, and Hamming distances for binary and ubinary, the
-    least first. Of rows with equal scores, those of lesser ids are returned, and first.
+    Scores are dot products for float32. For int8 and uint8 they are those of the query's floats with what the codes
+    stand for, rescored or not, and of codes where the queries are codes. For binary and ubinary they are Hamming
+    distances, the least first, or rescored the dot products of the query's floats with the bits. Of rows with equal
+    scores, those of lesser ids are returned, and first.
 
     Args:
         query_embeddings: Floats (N, D) or (D,), or codes (N, W), which cannot be rescored.
@@ -46,12 +47,13 @@ def quantized_search(
         top_k: How many rows for each query; all of them where the corpus has fewer.
         ranges: Least and greatest value by dimension (2, D) that made the codes, for int8 and uint8.
         calibration_embeddings: Embeddings that made the codes, to take the ranges from; the queries if both are None.
-        rescore: Whether to find more candidates by their codes and to choose from them by the queries' floats.
+        rescore: Whether to find more candidates and to choose from them by the queries' floats; for int8 and uint8,
+            whose candidates are found by these floats too, in float64.
         rescore_multiplier: Candidates are so many times ``top_k``.
 
     Raises:
         ValueError: The precision is unknown or not the corpus's, a number is not positive, the dimensions differ, or
-            ranges would come from one query.
+            ranges would come from one query or are not (2, D), the least and the greatest number.
     """
     request = Request(corpus_precision, top_k, ranges, calibration_embeddings, rescore, rescore_multiplier)
     check(request, PRECISIONS)
@@ -81,11 +83,16 @@ class ExactIndex:
         """The values W of a row's code."""
         return int(self._codes.shape[1])
 
-    def search(self, codes: NDArray[Any], k: int) -> Candidates:
+    def search(self, queries: Queries, k: int) -> Candidates:
         """Return the rows of greatest dot products, or of least Hamming distances, ties by id."""
+        codes = queries.codes
         if self._precision in BINARY_PRECISIONS:
             found = _nearest_bits(codes, self._codes, self._precision, k)
             return Candidates(-found.scores.numpy(), found.ids.numpy())
+        if queries.weighted is not None:
+            weights, offsets = queries.weighted
+            found = nearest(weights, self._codes, k, dot_score, corpus_chunk_size=_ROWS)
+            return Candidates(found.scores.numpy() + offsets[:, None], found.ids.numpy())
         is_exact = _GREATEST_PRODUCT.get(self._precision, 0) * self.width <= _EXACT_IN_FLOAT32
         found = nearest(codes, self._codes, k, dot_score if is_exact else _double_dot_score, corpus_chunk_size=_ROWS)
         return Candidates(found.scores.numpy(), found.ids.numpy())

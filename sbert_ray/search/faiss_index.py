@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sbert_ray.search.codes import Candidates, Request, check, check_corpus, search_codes
+from sbert_ray.search.codes import Candidates, Queries, Request, check, check_corpus, search_codes
 from sbert_ray.search.hits import Hit
 
 _PRECISIONS = ("float32", "uint8", "ubinary")
@@ -33,6 +33,10 @@ def semantic_search_faiss(  # noqa: PLR0913, PLR0917 (the public signature)
     Scores are dot products for float32, and of the query with the codes as floats where they are rescored. Without
     rescoring they are dot products of codes for uint8, and Hamming distances for ubinary, the least first.
 
+    Candidates of uint8 are found by the dot products of unsigned codes, whose order is another than that of what they
+    stand for: of random rows it misses most of the best ones. It is sentence_transformers' rule, kept since indexes
+    are exchanged; `quantized_search` finds those that floats find.
+
     Args:
         query_embeddings: Floats (N, D) or (D,), or codes (N, W), which cannot be rescored.
         corpus_embeddings: Codes (M, W), as `quantize_embeddings` makes them, or floats (M, D).
@@ -49,7 +53,8 @@ def semantic_search_faiss(  # noqa: PLR0913, PLR0917 (the public signature)
     Raises:
         ImportError: FAISS is not installed.
         ValueError: Not one of corpus and index is given, the precision is none of FAISS's or not the corpus's, a number
-            is not positive, the dimensions differ, or ranges would come from one query.
+            is not positive, the dimensions differ, or ranges would come from one query or
+            are not (2, D), the least and the greatest number.
     """
     faiss = _faiss()
     if (corpus_embeddings is None) == (corpus_index is None):
@@ -90,9 +95,9 @@ class FaissIndex:
         """The values W of a row's code."""
         return int(self._index.d) // (8 if self._is_binary else 1)
 
-    def search(self, codes: NDArray[Any], k: int) -> Candidates:
-        """Return what FAISS finds."""
-        return Candidates(*self._index.search(np.ascontiguousarray(codes), k))
+    def search(self, queries: Queries, k: int) -> Candidates:
+        """Return what FAISS finds by the codes of the queries."""
+        return Candidates(*self._index.search(np.ascontiguousarray(queries.codes), k))
 
     def codes(self, ids: NDArray[np.int64]) -> NDArray[Any]:
         """Return the codes of rows, (len(ids), W)."""

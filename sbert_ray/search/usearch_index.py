@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbert_ray.quantization import BINARY_PRECISIONS, unsigned_bits
-from sbert_ray.search.codes import Candidates, Request, check, check_corpus, search_codes
+from sbert_ray.search.codes import Candidates, Queries, Request, check, check_corpus, search_codes
 from sbert_ray.search.hits import Hit
 
 _PRECISIONS = ("float32", "int8", "ubinary", "binary")
@@ -32,7 +32,8 @@ def semantic_search_usearch(  # noqa: PLR0913, PLR0917 (the public signature)
 
     Scores are dot products of the query with the codes as floats where they are rescored, the greatest first. Else they
     are usearch's distances, the least first: 1 - cosine for float32, 1 - dot product of the codes for int8, and Hamming
-    distances for binary and ubinary.
+    distances for binary and ubinary. Candidates are found by these distances, those of int8 by dot products of codes as
+    in sentence_transformers; `quantized_search` finds them by the queries' floats.
 
     Args:
         query_embeddings: Floats (N, D) or (D,), or codes (N, W), which cannot be rescored.
@@ -50,7 +51,8 @@ def semantic_search_usearch(  # noqa: PLR0913, PLR0917 (the public signature)
     Raises:
         ImportError: usearch is not installed.
         ValueError: Not one of corpus and index is given, the precision is none of usearch's or not the corpus's, a
-            number is not positive, the dimensions differ, or ranges would come from one query.
+            number is not positive, the dimensions differ, or ranges would come from one query or are not (2, D), the
+            least and the greatest number.
     """
     new_index = _index_class()
     if (corpus_embeddings is None) == (corpus_index is None):
@@ -94,9 +96,9 @@ class UsearchIndex:
         """The values W of a row's code."""
         return int(self._index.ndim) // (8 if self._precision in BINARY_PRECISIONS else 1)
 
-    def search(self, codes: NDArray[Any], k: int) -> Candidates:
-        """Return what usearch finds."""
-        matches = self._index.search(_stored(codes, self._precision), count=k, exact=self._exact)
+    def search(self, queries: Queries, k: int) -> Candidates:
+        """Return what usearch finds by the codes of the queries."""
+        matches = self._index.search(_stored(queries.codes, self._precision), count=k, exact=self._exact)
         scores, ids = np.atleast_2d(matches.distances), np.atleast_2d(matches.keys).astype(np.int64)
         counts = getattr(matches, "counts", None)  # the matches of a single query have none, and no padding
         if counts is not None:

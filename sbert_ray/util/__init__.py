@@ -1,5 +1,10 @@
 """Face: helpers at the import path that `sentence_transformers` has for them. No code lives here."""
 
+from typing import TYPE_CHECKING, Any
+
+from sbert_ray.full_name import fullname
+from sbert_ray.util.file_io import is_sentence_transformer_model
+from sbert_ray.util.logging import LoggingHandler
 from sbert_ray.util.quantization import quantize_embeddings
 from sbert_ray.util.retrieval import information_retrieval, semantic_search
 from sbert_ray.util.similarity import (
@@ -24,14 +29,21 @@ from sbert_ray.util.tensor import (
     truncate_embeddings,
 )
 
+if TYPE_CHECKING:
+    from sbert_ray.util.environment import get_device_name
+
 __all__ = [
+    "LoggingHandler",
     "SimilarityFunction",
     "batch_to_device",
     "compute_count_vector",
     "cos_sim",
     "dot_score",
     "euclidean_sim",
+    "fullname",
+    "get_device_name",
     "information_retrieval",
+    "is_sentence_transformer_model",
     "manhattan_sim",
     "normalize_embeddings",
     "pairwise_angle_sim",
@@ -46,3 +58,11 @@ __all__ = [
     "to_scipy_coo",
     "truncate_embeddings",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "get_device_name":  # whose home imports transformers
+        from sbert_ray.util.environment import get_device_name
+
+        return get_device_name
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -90,6 +90,36 @@ def test_searches_are_there_on_first_use() -> None:
         sbert_ray.quantization.search  # noqa: B018 (the attribute is what is tested)
 
 
+@pytest.mark.parametrize(
+    ("ranges", "came"),
+    [
+        (np.zeros((2, 3)), r"got shape \(2, 3\)"),
+        (np.zeros(12), r"got shape \(12,\)"),
+        (np.zeros((2, 1)), r"got shape \(2, 1\)"),
+        (np.zeros((12, 2)), r"got shape \(12, 2\)"),
+        (np.full((2, 12), np.nan), r"got nan and nan for dimension 0"),
+        (np.array([[0] * 12, [1] * 11 + [np.inf]]), r"got 0\.0 and inf for dimension 11"),
+        (np.array([[0] * 12, [1, -2] + [1] * 10]), r"got 0\.0 and -2\.0 for dimension 1"),
+    ],
+)
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_ranges_must_be_two_numbers_of_each_dimension(ranges: np.ndarray, came: str, precision: str) -> None:
+    message = rf"ranges must be the least and the greatest value of each dimension, of shape \(2, 12\), .*{came}"
+    with pytest.raises(ValueError, match=message):
+        quantize_embeddings(EMBEDDINGS, precision, ranges)
+    with pytest.raises(ValueError, match=message):
+        quantize_embeddings(EMBEDDINGS[0], precision, ranges)
+    with pytest.raises(ValueError, match=message):
+        dequantize_embeddings(np.zeros((3, 12), precision), precision, ranges)
+
+
+def test_ranges_of_embeddings_that_are_no_numbers_are_refused() -> None:
+    embeddings = EMBEDDINGS.copy()
+    embeddings[7, 3] = np.nan
+    with pytest.raises(ValueError, match="got nan and nan for dimension 3"):
+        quantize_embeddings(embeddings, "int8")
+
+
 def test_errors_say_what_is_needed() -> None:
     with pytest.raises(ValueError, match="unknown precision 'int4'; known precisions are"):
         quantize_embeddings(EMBEDDINGS, "int4")

@@ -178,3 +178,22 @@ def test_the_table_is_decoded_once(source: LookupSource, tmp_path: Path, monkeyp
     found.open(nothing)
     assert sum(read) == len(TEXTS)
     found.close()
+
+
+def come_and_go(source: LookupSource, folder: str, times: int) -> None:
+    for _ in range(times):
+        found = TextLookup(source, folder)
+        assert found.texts(pa.chunked_array([["d7"]]), nothing)[0] == [TEXTS["d7"]]
+        found.close()
+
+
+def test_many_that_come_and_go_leave_nothing(source: LookupSource, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=come_and_go, args=(source, str(tmp_path / "disk"), 20)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    [base] = (tmp_path / "disk").iterdir()
+    assert list(base.iterdir()) == []

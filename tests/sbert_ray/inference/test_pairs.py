@@ -43,6 +43,8 @@ def test_nothing_is_no_pair(inputs: Any) -> None:
     [
         ("ab", TypeError, "must be a pair of texts or a list of pairs, got str"),
         ({"a": "b"}, TypeError, "got dict"),
+        ({("a", "b"), ("c", "d")}, TypeError, "must be a pair of texts or a list of pairs, got a set, which has no o"),
+        ([*PAIRS, {"a", "b"}], TypeError, "row 2 is of type set"),
         (iter(PAIRS), TypeError, "got list_iterator"),
         (np.zeros((1, 2, 2)), TypeError, r"got ndarray of shape \(1, 2, 2\)"),
         (["a"], ValueError, r"got 1 text\(s\)"),

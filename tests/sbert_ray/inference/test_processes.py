@@ -56,7 +56,7 @@ def test_returns_tensors_and_features(model: SentenceTransformer, pool: Pool) ->
 
 def test_a_failure_is_told_with_its_place_and_leaves_the_pool_usable(model: SentenceTransformer, pool: Pool) -> None:
     with pytest.raises(
-        RuntimeError, match=r"(?s)a process of the pool failed:\non cpu: .*max_batch_tokens must be pos"
+        RuntimeError, match=r"(?s)process of the pool failed:\non cpu, with inputs from row \d+ on: .*batch_tokens must"
     ):
         model.encode(TEXTS, pool=pool, chunk_size=1, max_batch_tokens=-1)
     np.testing.assert_allclose(model.encode(TEXTS, pool=pool), model.encode(TEXTS), atol=1e-6)

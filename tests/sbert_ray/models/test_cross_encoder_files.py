@@ -201,3 +201,55 @@ def test_an_activation_can_be_changed(one_label: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     for again in (load(tmp_path), load_peer(tmp_path)):
         assert type(again.activation_fn) is nn.Tanh
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, lambda logits: logits * 2, nn.functional.relu])
+def test_an_activation_without_a_class_is_not_saved(
+    function: Any, one_label: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load(one_label, activation_fn=function)
+    assert "a saved model will not know its activation" in caplog.text
+    model.save_pretrained(tmp_path)
+    assert type(load(tmp_path).activation_fn) is type(load_peer(tmp_path).activation_fn) is nn.Sigmoid
+
+
+def test_what_the_peer_says_of_a_function_is_passed_over(
+    one_label: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = load_peer(one_label)
+    theirs.activation_fn = torch.sigmoid
+    theirs.save_pretrained(str(tmp_path))
+    assert_close(load(tmp_path).predict(PAIRS), load_peer(tmp_path).predict(PAIRS))
+    assert "does not say which function its activation_fn is" in caplog.text
+
+
+def test_a_module_of_torch_that_is_not_there_is_named(one_label: Path, tmp_path: Path) -> None:
+    load(one_label).save_pretrained(tmp_path)
+    edit(tmp_path / "config_sentence_transformers.json", activation_fn="torch.nn.modules.nope.X")
+    with pytest.raises(ValueError, match=r"module of torch.nn, got 'torch.nn.modules.nope.X'; where you know"):
+        load(tmp_path)
+
+
+def test_no_activation_is_none(one_label: Path) -> None:
+    model, theirs = load(one_label), load_peer(one_label)
+    model.activation_fn = theirs.activation_fn = None
+    assert_close(model.predict(PAIRS), theirs.predict(PAIRS))
+
+
+def test_an_activation_changed_after_the_start_of_a_pool_holds_there_too(one_label: Path) -> None:
+    model = load(one_label)
+    pool = model.start_multi_process_pool(["cpu"])
+    try:
+        model.activation_fn = nn.Identity()
+        assert_close(model.predict(PAIRS, pool=pool), model.predict(PAIRS))
+    finally:
+        model.stop_multi_process_pool(pool)
+
+
+def test_a_decoder_that_classifies_learns_its_padding_from_the_tokenizer(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(**sizes, intermediate_size=32, pad_token_id=None, num_labels=1)
+    transformers.LlamaForSequenceClassification(config).save_pretrained(tmp_path)
+    word_tokenizer().save_pretrained(tmp_path)
+    theirs = load_peer(tmp_path)
+    assert_close(load(tmp_path).predict(PAIRS), [theirs.predict(pair) for pair in PAIRS])

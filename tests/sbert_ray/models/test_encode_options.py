@@ -68,6 +68,26 @@ def test_no_texts_give_no_rows(pair: tuple[SentenceTransformer, Any]) -> None:
         assert model.encode([], **options) == pair[1].encode([], **options) == []
 
 
+PAIRS: dict[str, Any] = {
+    "pairs": [("a cat", "the dog ran"), ("red", "a fast dog")],
+    "pairs in lists": [["a cat", "the dog ran"]],
+    "two texts": ("a cat", "the dog ran"),
+    "texts by kind": [{"text": "a cat"}, {"text": "the dog ran"}],
+    "a text by its kind": {"text": "a cat"},
+    "pairs by kind": [{"text": ("a cat", "red")}, {"text": ["the dog", "ran"]}],
+    "a mixture": ["a cat", ("red", "the dog"), {"text": "the mat"}],
+}
+
+
+@pytest.mark.parametrize("prompt", [None, "the red "])
+@pytest.mark.parametrize("inputs", PAIRS.values(), ids=PAIRS)
+def test_pairs_and_texts_by_kind_are_the_peers(
+    inputs: Any, prompt: str | None, pair: tuple[SentenceTransformer, Any]
+) -> None:
+    ours, theirs = (model.encode(inputs, prompt=prompt) for model in pair)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
 def left_padded(folder: Path, mode: str, include_prompt: bool) -> tuple[SentenceTransformer, Any]:
     """A causal model of random weights that pads on the left, on our side and on the peer's."""
     words = "<s> <pad> </s> <unk> a the cat dog sat ran on mat fast slow red blue".split()

@@ -74,6 +74,21 @@ def test_another_number_of_layers_is_named() -> None:
         module(features)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_hidden_layers": 2}, "layer_start must be a layer from 0 to num_hidden_layers, 2, got 4"),
+        ({"num_hidden_layers": 2, "layer_start": 3}, "num_hidden_layers, 2, got 3"),
+        ({"layer_start": -1}, "num_hidden_layers, 12, got -1"),
+        ({"layer_weights": torch.ones(8)}, r"from layer_start on, of shape \(9,\), got \(8,\)"),
+    ],
+)
+def test_layers_that_are_not_there_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        WeightedLayerPooling(5, **options)
+    assert WeightedLayerPooling(5, 2, 2).layer_weights.tolist() == [1.0]
+
+
 def test_missing_weights_are_named(checkpoint: Path) -> None:
     (checkpoint / "1_WeightedLayerPooling" / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"1_WeightedLayerPooling' has no weights"):

@@ -156,6 +156,14 @@ def test_old_inputs_name_their_route_themselves(asymmetric):
     assert_equal(asymmetric.encode([{"text": text} for text in TEXTS]), asymmetric.encode(TEXTS))
 
 
+def test_pairs_take_a_route_as_tuples_and_lists(asymmetric):
+    pairs = [("a cat", "the dog ran"), ("red", "a mat")]
+    expected = asymmetric.encode(pairs)
+    assert np.abs(expected - asymmetric.encode([first for first, _ in pairs])).max() > 1e-3
+    assert_equal(asymmetric.encode([list(pair) for pair in pairs]), expected)
+    assert_equal(asymmetric.encode([{"text": list(pair)} for pair in pairs]), expected)
+
+
 def test_a_task_without_a_route_is_told_the_routes(asymmetric, tiny_checkpoint):
     with pytest.raises(ValueError, match=r"no route for task 'title' and modality 'text'; routes are \['query', "):
         asymmetric.encode(TEXTS, task="title")

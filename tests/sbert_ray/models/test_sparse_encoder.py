@@ -1,6 +1,7 @@
 """The sparse model: what `encode` and its companions return, and errors that say what is wrong."""
 
 import copy
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -387,3 +388,51 @@ def test_latents_are_no_tokens(tiny_checkpoint: Path) -> None:
     model = SparseEncoder(tiny_checkpoint, device="cpu")
     with pytest.raises(ValueError, match="decode needs dimensions that are tokens"):
         model.decode(model.encode(TEXTS))
+
+
+def test_a_setting_changed_after_the_start_of_a_pool_holds_there_too(folder: Path) -> None:
+    model = SparseEncoder(str(folder), device="cpu")
+    pool = model.start_multi_process_pool(["cpu"])
+    try:
+        model.max_active_dims = 2
+        texts = random_texts(6)
+        assert_rows_equal(model.encode(texts, pool=pool), model.encode(texts))
+    finally:
+        model.stop_multi_process_pool(pool)
+
+
+def test_decoding_does_not_make_sparse_rows_dense(model: SparseEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, weights = torch.tensor([[0, 0, 2], [5, 4, 7]]), torch.tensor([1.0, 2.0, 0.0])
+    few = torch.sparse_coo_tensor(places, weights, (3, 16), check_invariants=True)
+    tokens = model.tokenizer.convert_ids_to_tokens([4, 5])
+    assert model.decode(few.to_dense()) == [[(tokens[0], 2.0), (tokens[1], 1.0)], [], []]
+    monkeypatch.setattr("sbert_ray.inference.sparse.SparseRows.of", None)  # which takes a dense matrix
+    assert model.decode(few) == [[(tokens[0], 2.0), (tokens[1], 1.0)], [], []]
+    assert model.decode(few[0]) == [(tokens[0], 2.0), (tokens[1], 1.0)]
+
+
+def test_what_a_config_says_of_the_dimension_is_not_believed(folder: Path, tmp_path: Path) -> None:
+    SparseEncoder(str(folder), device="cpu").save_pretrained(str(tmp_path))
+    path = tmp_path / "1_SpladePooling/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"embedding_dimension": 99}))
+    model = SparseEncoder(str(tmp_path), device="cpu")
+    assert model.get_embedding_dimension() == 16
+    assert model.encode([]).shape == (0, 16)
+
+
+def test_a_module_that_does_not_fit_the_one_before_it_is_named(tiny_checkpoint: Path) -> None:
+    transformer = Transformer(str(tiny_checkpoint))
+    modules = [transformer, Pooling(16), SparseAutoEncoder(30, 60, 4, 8)]
+    with pytest.raises(ValueError, match="SparseAutoEncoder takes 30 dimensions, and the modules before it give 16"):
+        SparseEncoder(modules=modules, device="cpu").encode("a cat")
+    with pytest.raises(ValueError, match=r"must write 'sentence_embedding', got \['attention_mask', 'input_ids'"):
+        SparseEncoder(modules=[transformer], device="cpu").encode("a cat")
+
+
+def test_a_checkpoint_without_its_tokenizer_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Transformers would make an empty one, to which every word is unknown."""
+    SparseEncoder(str(folder), device="cpu").save_pretrained(str(tmp_path))
+    for path in tmp_path.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"lacks the tokenizer: tokenizer\.json"):
+        SparseEncoder(str(tmp_path), device="cpu")

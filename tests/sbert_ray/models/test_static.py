@@ -318,3 +318,13 @@ def test_can_be_copied_to_other_processes() -> None:
     finally:
         model.stop_multi_process_pool(pool)
     np.testing.assert_array_equal([row["sentence_embedding"] for row in rows], expected)
+
+
+@pytest.mark.parametrize("prompt", [None, "the cat "])
+def test_a_pair_is_the_bag_of_both_texts(prompt: str | None) -> None:
+    pairs = [("red cat", "the dog"), ("mat", "a dog sat")]
+    ours = SentenceTransformer(modules=[StaticEmbedding(word_tokenizer(), vectors())], device="cpu")
+    theirs = peer.SentenceTransformer(modules=[peer_modules.StaticEmbedding(word_tokenizer(), vectors())], device="cpu")
+    np.testing.assert_allclose(ours.encode(pairs, prompt=prompt), theirs.encode(pairs, prompt=prompt), atol=1e-6)
+    texts = [f"{first} {second}" for first, second in pairs]
+    np.testing.assert_allclose(ours.encode(pairs, prompt=prompt), ours.encode(texts, prompt=prompt), atol=1e-6)

@@ -291,6 +291,14 @@ def test_wrong_arguments_are_named(make: Callable[[], Any], message: str) -> Non
         make()
 
 
+@pytest.mark.parametrize(("name", "kind"), [("bag of words", "BoW"), ("mean of words", "WordEmbeddings")])
+def test_words_are_read_in_texts_and_not_in_pairs(name: str, kind: str) -> None:
+    model = our_model(name)
+    np.testing.assert_array_equal(model.encode([{"text": "cat"}]), model.encode(["cat"]))
+    with pytest.raises(TypeError, match=f"{kind} reads texts and no pairs; row 1 is a tuple"):
+        model.encode(["cat", ("cat", "dog")])
+
+
 def test_a_bag_of_words_has_no_limit_of_length() -> None:
     model = our_model("bag of words")
     assert model.max_seq_length is None

@@ -59,7 +59,7 @@ def by_brute_force(precision, k, multiplier):
         bits, query_bits = (dequantize_embeddings(c, precision, dim=21) for c in (codes, queries))
         first = -(query_bits[:, None] != bits).sum(-1)
     else:
-        first = queries.astype(int) @ codes.astype(int).T
+        first = QUERIES.astype(np.float64) @ dequantize_embeddings(codes, precision, RANGES).T
     candidates = np.sort(np.argsort(-first, axis=1, kind="stable")[:, : k * multiplier])
     values = dequantize_embeddings(codes, precision, RANGES, 21)
     scores = np.take_along_axis(QUERIES.astype(np.float64) @ values.T, candidates, 1)
@@ -104,9 +104,33 @@ def test_native_search_agrees_with_the_libraries(library, precision):
         ours, _ = quantized_search(QUERIES, codes_of(precision), **options)
         assert_same(ours, theirs)
     if precision not in ("float32", "int8") or library == "faiss":
-        theirs, _ = search(QUERIES, codes_of(precision), corpus_precision=precision, ranges=RANGES, rescore=False)
-        ours, _ = quantized_search(QUERIES, codes_of(precision), precision, ranges=RANGES, rescore=False)
+        queries = codes_of(precision, QUERIES)
+        theirs, _ = search(queries, codes_of(precision), corpus_precision=precision, rescore=False)
+        ours, _ = quantized_search(queries, codes_of(precision), precision, rescore=False)
         assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize(("precision", "at_least"), [("float32", 1.0), ("int8", 0.95), ("uint8", 0.95)])
+@pytest.mark.parametrize("rescore", [True, False])
+def test_codes_of_8_bits_find_what_floats_find(precision, at_least, rescore):
+    corpus = np.random.default_rng(0).standard_normal((2000, 64)).astype(np.float32)
+    corpus /= np.linalg.norm(corpus, axis=1, keepdims=True)
+    queries = corpus[:200]
+    codes = quantize_embeddings(corpus, precision)
+    found, _ = quantized_search(queries, codes, precision, calibration_embeddings=corpus, rescore=rescore)
+    expected = np.argsort(-queries @ corpus.T, axis=1)[:, :10]
+    recall = np.mean([len({*ids} & {*row}) / 10 for ids, row in zip(ids_of(found), expected.tolist(), strict=True)])
+    assert recall >= at_least
+    assert [ids[0] for ids in ids_of(found)] == list(range(200))
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_scores_of_floats_mean_the_same_rescored_or_not(precision):
+    rescored, _ = quantized_search(QUERIES, codes_of(precision), precision, ranges=RANGES)
+    others, _ = quantized_search(QUERIES, codes_of(precision), precision, ranges=RANGES, rescore=False)
+    assert ids_of(others) == ids_of(rescored)
+    for hits, expected in zip(others, rescored, strict=True):
+        np.testing.assert_allclose(scores_of(hits), scores_of(expected), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("library", "precision"), WITH_LIBRARIES)
@@ -220,3 +244,14 @@ def test_errors_say_what_is_needed():
         quantized_search(QUERIES[:, :8], codes_of("binary"), "binary")
     with pytest.raises(ValueError, match="int8 of a single embedding needs ranges or calibration_embeddings"):
         quantized_search(QUERIES[0], codes_of("int8"), "int8")
+    with pytest.raises(ValueError, match="same dimension, got 20 values of int8 a query and 21 a row of the corpus"):
+        quantized_search(QUERIES[:, :20], codes_of("int8"), "int8", ranges=RANGES)
+    with pytest.raises(ValueError, match=r"query_embeddings must be \(N, D\) or \(D,\), got shape \(1, 150, 21\)"):
+        quantized_search(QUERIES[None], CORPUS)
+
+
+@pytest.mark.parametrize("ranges", [RANGES[:, :20], RANGES[0], RANGES.T, np.full_like(RANGES, np.nan)])
+def test_ranges_of_another_shape_or_without_numbers_are_refused(ranges):
+    for rescore in (True, False):
+        with pytest.raises(ValueError, match=r"ranges must be .* of shape \(2, 21\), .* got"):
+            quantized_search(QUERIES, codes_of("int8"), "int8", ranges=ranges, rescore=rescore)

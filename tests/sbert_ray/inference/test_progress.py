@@ -1,0 +1,48 @@
+"""Logging beside progress bars."""
+
+import logging
+
+import pytest
+from tqdm import tqdm
+
+from sbert_ray import LoggingHandler
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    logger = logging.Logger("of this test")
+    logger.addHandler(LoggingHandler())
+    return logger
+
+
+def test_records_go_to_the_standard_output(logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    logger.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.info("%d rows", 3)
+    assert capsys.readouterr().out == "INFO 3 rows\n"
+
+
+def test_a_bar_is_taken_away_while_a_record_is_written(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tqdm(total=2) as bar:
+        bar.update(1)
+        capsys.readouterr()
+        logger.warning("half of them")
+        out, err = capsys.readouterr()
+        assert out == "half of them\n"
+        assert "50%" in err  # drawn anew, below
+
+
+def test_a_level_is_the_least_that_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.Logger("of this test")
+    logger.addHandler(LoggingHandler(logging.WARNING))
+    logger.info("a")
+    logger.error("b")
+    assert capsys.readouterr().out == "b\n"
+
+
+def test_a_record_that_cannot_be_formatted_stops_nobody(
+    logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger.info("%d rows", "three")
+    assert "--- Logging error ---" in capsys.readouterr().err
