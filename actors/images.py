@@ -22,8 +22,7 @@ TRIES = 3
 PAUSE_SECONDS = 1.0
 STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hdfs", "file", "memory")
 """File systems that a row may name; others of fsspec start programs, read archives or call services."""
-NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ValueError)
-"""What a file system says of a name that is none of a readable file; ValueError of one with a zero byte."""
+NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO)
 
 
@@ -76,8 +75,8 @@ def _read(value: Any, folder: str) -> tuple[bytes | None, str | None]:
     return (None, fault) if fault else (image, None)
 
 
-def _no_file(value: str, error: Exception) -> str:
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _no_file(value: str, error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
     return f"there is no readable file {redacted(value)[:EXCERPT]!r}: {reason}"
 
 
@@ -88,6 +87,8 @@ def _read_url(value: str, folder: str) -> bytes:
         return data_of(value)
     if value.startswith(("http://", "https://")):
         return _fetch(value)
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise ImageError(f"{value[:EXCERPT]!r} is no name of a file")
     protocol = value.partition("://")[0] if "://" in value else None
     if protocol is not None and protocol not in STORES:
         raise ImageError(f"an image must be on the web or in one of {', '.join(STORES)}, got {redacted(value)!r}")

@@ -91,6 +91,8 @@ def load_model(config: ModelConfig) -> Any:
         local_files_only=config.local_files_only,
         model_kwargs={"dtype": config.dtype} if config.dtype else None,
     )
+    if model.untrained:
+        raise InputError(f"the weights of {config.model} lack {model.untrained}, which would start at random")
     if config.max_seq_length is not None:
         model.max_seq_length = config.max_seq_length
     return model

@@ -47,10 +47,10 @@ def comparable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def are_comparable(one: pa.DataType, other: pa.DataType) -> bool:
-    """Return whether equal values of two types are equal to `comparable` and to `hashes`."""
-    if pa.types.is_integer(one) and pa.types.is_integer(other):
+    """Return whether equal values of two types are equal to `comparable` and `hashes`, as those of integers are."""
+    if one == other or (pa.types.is_integer(one) and pa.types.is_integer(other)):
         return True
-    return bool(_changed(one, _plain) == _changed(other, _plain))
+    return all(any(is_kind(kind) for is_kind in (*BYTES, pa.types.is_large_binary)) for kind in (one, other))
 
 
 def hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:

@@ -59,6 +59,8 @@ class SparseRows:
         if embeddings.layout == torch.strided:
             return cls.of(torch.atleast_2d(embeddings))
         coo = to_coo(embeddings)
+        if coo.dense_dim():  # sparse in rows alone
+            return cls.of(torch.atleast_2d(coo.to_dense()))
         *rows, columns = coo.indices()
         active = coo.values() != 0
         owners = rows[0][active] if rows else torch.zeros_like(columns[active])

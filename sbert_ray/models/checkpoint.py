@@ -69,9 +69,12 @@ _KEPT = {
 }
 """Settings that outlast a conversion, by what the checkpoint is and is loaded as: this one keeps its modules, too."""
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "prophetnet.tokenizer")
+_TOKENIZERS = (
+    *("tokenizer.json", "vocab.txt", "vocab.json", "vocab.bpe", "merges.txt", "prophetnet.tokenizer", "tekken.json"),
+    "byte_maps.json",
+)
 _TOKENIZER_SUFFIXES = (".model", ".spm", ".tiktoken", ".codes")
-_OF_BYTES = ("ByT5", "Canine", "Perceiver")
+_OF_BYTES = ("byt5", "canine", "perceiver")
 """Tokenizers that have no vocabulary."""
 
 
@@ -185,9 +188,12 @@ def _check_tokenizer(folder: Path) -> None:
     # Transformers makes an empty tokenizer where there is none, to which every word is unknown.
     if any(path.name in _TOKENIZERS or path.suffix in _TOKENIZER_SUFFIXES for path in folder.iterdir()):
         return
-    config = folder / "tokenizer_config.json"
-    kind = str(read_json(config).get("tokenizer_class", "")) if config.exists() else ""
-    if kind.removesuffix("Fast").removesuffix("Tokenizer") not in _OF_BYTES:
+    if any(folder.glob("tokenizer.*.json")):  # one for some versions of transformers
+        return
+    config, own = folder / "tokenizer_config.json", read_json(folder / "config.json")
+    kind = read_json(config).get("tokenizer_class") if config.exists() else None
+    kind = str(kind or own.get("tokenizer_class") or own.get("model_type")).lower()
+    if kind.removesuffix("fast").removesuffix("tokenizer") not in _OF_BYTES:
         raise FileNotFoundError(
             f"{str(folder)!r} lacks the tokenizer: tokenizer.json, or the vocabulary of an older one"
         )

@@ -97,10 +97,10 @@ def untrained(folder: Path, entries: list[ModuleEntry]) -> tuple[str, ...]:
     for entry in entries:
         if entry.kind == "SparseAutoEncoder" and entry.config is not None:
             found.append(entry.kind)
-        task = (entry.config or {}).get("transformer_task")
-        if entry.is_plain and task == "sequence-classification":
+        is_transformer = entry.kind == "Transformer"
+        if is_transformer and transformer_config(folder, entry).get("transformer_task") == "sequence-classification":
             names = read_json(folder / entry.path / "config.json").get("architectures") or []
-            if not any(str(name).endswith("ForSequenceClassification") for name in names):
+            if names and not any(str(name).endswith("ForSequenceClassification") for name in names):
                 found.append("classification head")
     return tuple(found)
 

@@ -166,6 +166,12 @@ class Model(nn.Sequential):
         """The config of the model of transformers; None if there is none."""
         return getattr(self.transformers_model, "config", None)
 
+    @property
+    def untrained(self) -> list[str]:
+        """Names of weights that the checkpoint lacked, so that they started at random."""
+        found = [module for module in self.modules() if isinstance(module, Transformer)]
+        return [name for transformer in found for name in transformer.untrained]
+
     def get_backend(self) -> str:
         """Return what computes: ``torch``."""
         return "torch"
@@ -239,7 +245,8 @@ class Model(nn.Sequential):
     def start_multi_process_pool(self, target_devices: Sequence[str] | None = None) -> Pool:
         """Start a process for each device, to be passed to `encode` and stopped by `stop_multi_process_pool`.
 
-        The model moves to the CPU. Processes are spawned, so a script needs ``if __name__ == "__main__":``.
+        The model moves to the CPU. Processes are spawned, so a script needs ``if __name__ == "__main__":``. They hold
+        the model as it is then: what its modules are told later, as ``max_seq_length``, does not reach them.
 
         Args:
             target_devices: Torch devices, one may come several times; every GPU if None, or else four times the CPU.

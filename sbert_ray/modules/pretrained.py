@@ -88,9 +88,11 @@ def load_model(
             **(common | kwargs | {"ignore_mismatched_sizes": True}),
         )
     _check_shapes(report["mismatched_keys"], kwargs.get("ignore_mismatched_sizes", False), folder)
-    _check_missing(model, report["missing_keys"], task, folder)
+    new = _check_missing(model, report["missing_keys"], task, folder)
     is_whole = task == "feature-extraction" and model_config.model_type in INNER_ENCODERS and hasattr(model, "decoder")
-    loaded: PreTrainedModel = (model.get_encoder() if is_whole else model).eval()
+    used: Any = model.get_encoder() if is_whole else model
+    used.untrained_weights = [*new, *(key for key, *_ in report["mismatched_keys"])]
+    loaded: PreTrainedModel = used.eval()
     return loaded
 
 
@@ -116,17 +118,20 @@ def _check_shapes(mismatched: Collection[tuple[str, Any, Any]], is_allowed: bool
         logger.warning("%s has %s: they start at random, to be trained", folder, wrong)
 
 
-def _check_missing(model: Any, keys: Collection[str], task: str, folder: Path | str) -> None:
+def _check_missing(model: Any, keys: Collection[str], task: str, folder: Path | str) -> list[str]:
+    """Return the weights of a new head."""
     # Poolers are not used for embeddings, and many checkpoints lack theirs.
     missing = sorted(key for key in keys if "pooler" not in key and not _is_computed(model, key))
-    if task == "sequence-classification":
+    new: list[str] = []
+    if task == "sequence-classification" and not _is_classifier(model.config):
         prefix = f"{model.base_model_prefix}."
         new = sorted(key for key in keys if not key.startswith(prefix) or "pooler" in key)
-        if new and not _is_classifier(model.config):
+        if new:
             logger.warning("%s has no %s: they start at random, to be trained", folder, new)
             missing = [key for key in missing if key not in new]
     if missing:
         raise ValueError(f"the weights in {str(folder)!r} must hold {missing[:5]} ({len(missing)} are missing)")
+    return new
 
 
 def _is_computed(model: Any, key: str) -> bool:

@@ -94,6 +94,7 @@ class Transformer(InputModule):
             model = load_model(model_name_or_path, config, options, transformer_task)
             tokenizer = load_processor(model_name_or_path, config, options, model, transformer_task)
         self.model = model
+        self.untrained: list[str] = list(getattr(model, "untrained_weights", ()))
         self.transformer_task = transformer_task
         self._processor: Any = None
         if reads_images(model.config, transformer_task):

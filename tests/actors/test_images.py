@@ -12,6 +12,7 @@ import pytest
 
 from actors import images
 from actors.images import read_images
+from sbert_ray.data.errors import InputError
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -93,7 +94,7 @@ def test_each_bad_image_has_its_reason(web: str, tmp_path: Path, monkeypatch: py
         "nowhere.png": "there is no readable file 'nowhere.png'",
         "folder": "is no regular file",
         "/dev/zero": "is no regular file",
-        "a\0.png": "there is no readable file",
+        "a\0.png": "is no name of a file",
         "x" * 5000: "File name too long",
         "data:image/png;base64,!": "a data: URI must be base64",
         "http://127.0.0.1:1/a b.png": "cannot be fetched",
@@ -118,3 +119,12 @@ def test_a_file_system_that_fails_is_no_rows_fault(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.cat_file", broken)
     with pytest.raises(ConnectionError, match="the store is away"):
         read_images(["a.png"], str(tmp_path), silent)
+
+
+def test_a_store_whose_package_is_missing_is_no_rows_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(images, "url_to_fs", missing)
+    with pytest.raises(InputError, match="images are in s3, which needs a package: Install s3fs"):
+        read_images(["s3://bucket/a.png"], "/corpus", silent)

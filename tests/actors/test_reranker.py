@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import transformers
 
 from actors.reranker import Reranker, RerankerConfig
 from actors.worker import UnitReport
@@ -179,3 +180,13 @@ def test_a_score_that_is_no_number_takes_its_row_to_quarantine(
     report, table = rerank(tmp_path, tiny_cross_encoder, Candidates("pairs", "query", "document"))
     assert table["query_id"].to_pylist() == ["a"]
     assert [(row.position, row.reason) for row in report.bad] == [(1, "a score is no finite number")]
+
+
+def test_a_model_whose_head_is_new_is_refused(tiny_cross_encoder: Path, tmp_path: Path) -> None:
+    """Its files say that it is a cross-encoder, its weights do not."""
+    CrossEncoder(str(tiny_cross_encoder), device="cpu").save_pretrained(str(tmp_path / "model"))
+    transformers.BertModel.from_pretrained(tiny_cross_encoder).save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        InputError, match=r"lack \[.*'classifier.bias', 'classifier.weight'\], which would start at random"
+    ):
+        rerank(tmp_path, tmp_path / "model", layout_of("pairs", tmp_path))

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from sbert_ray.data.kinds import check_copied, comparable, hashes, num_repeated, read_as
+from sbert_ray.data.kinds import are_comparable, check_copied, comparable, hashes, num_repeated, read_as
 from tests.sbert_ray.data.ids import IDS
 
 VIEWS = {
@@ -78,3 +78,20 @@ def test_types_without_views_are_read_as_they_are(name: str) -> None:
 def test_what_cannot_be_copied_says_why(kind: pa.DataType, reason: str) -> None:
     with pytest.raises(TypeError, match=f"^{reason}"):
         check_copied(pa.field("id", kind))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (pa.int32(), pa.uint64(), True),
+        (pa.string(), pa.large_string(), True),
+        (pa.timestamp("us"), pa.timestamp("us"), True),
+        (pa.timestamp("us"), pa.timestamp("ns"), False),
+        (pa.int64(), pa.timestamp("ns"), False),
+        (pa.int64(), pa.string(), False),
+    ],
+)
+def test_only_types_whose_equal_values_hash_equally_may_be_mixed(
+    one: pa.DataType, other: pa.DataType, expected: bool
+) -> None:
+    assert are_comparable(one, other) is are_comparable(other, one) is expected

@@ -302,3 +302,26 @@ LIGHT = (
 def test_a_driver_starts_without_torch(module: str) -> None:
     script = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "own"),
+    [
+        ({"tekken.json": "{}"}, {}),
+        ({"byte_maps.json": "{}"}, {}),
+        ({"tokenizer.4.0.0.json": "{}"}, {}),
+        ({"spiece.model": ""}, {}),
+        ({"tokenizer_config.json": '{"tokenizer_class": "ByT5Tokenizer"}'}, {}),
+        ({}, {"model_type": "canine"}),
+        ({}, {"tokenizer_class": "PerceiverTokenizer"}),
+    ],
+)
+def test_a_tokenizer_may_have_other_files_or_none(files: dict[str, str], own: dict[str, str], checkpoint: Path) -> None:
+    for path in [*checkpoint.glob("tokenizer*"), *checkpoint.glob("vocab*")]:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match="lacks the tokenizer"):
+        describe_checkpoint(checkpoint)
+    for name, content in files.items():
+        (checkpoint / name).write_text(content)
+    edit(checkpoint / "config.json", **own)
+    assert describe_checkpoint(checkpoint).embedding_dimension == 16
