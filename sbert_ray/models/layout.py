@@ -15,7 +15,7 @@ from sbert_ray.modules.configs import (
 )
 from sbert_ray.modules.dimensions import module_dimension
 from sbert_ray.modules.entries import ModuleEntry, module_entry, nested_routes, transformer_config
-from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS, IMAGE_TEXT_SETTINGS
+from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS, IMAGE_TEXT_SETTINGS, OTHER_IMAGE_TEXT_MODELS
 
 SETTINGS_NAME = "config_sentence_transformers.json"
 
@@ -46,6 +46,8 @@ def stored_type(folder: Path) -> str:
 def default_modules(folder: Path, model_type: str) -> list[ModuleEntry]:
     """Return the modules that a type of model makes of a plain transformers checkpoint."""
     config = read_json(folder / "config.json")
+    if (kind := config.get("model_type")) in OTHER_IMAGE_TEXT_MODELS:
+        raise ValueError(f"image-text models must be of {list(IMAGE_TEXT_MODELS)}, got {kind!r} in {str(folder)!r}")
     architecture = str((config.get("architectures") or [""])[0])
     is_causal = architecture.endswith("ForCausalLM")
     if model_type == "CrossEncoder":

@@ -9,6 +9,9 @@ IMAGE_TEXT_MODELS = ("clip",)
 SigLIP is not among them: it reads the padding of a text, so that its embedding depends on the rest of the batch.
 """
 
+OTHER_IMAGE_TEXT_MODELS = ("align", "altclip", "blip", "chinese_clip", "clipseg", "siglip", "siglip2", "x_clip")
+"""Models with two towers that are not read, and would otherwise ask for images in the middle of the work."""
+
 IMAGE_TEXT_SETTINGS: dict[str, Any] = {
     "modality_config": {
         kind: {"method": f"get_{kind}_features", "method_output_name": "pooler_output"} for kind in ("text", "image")

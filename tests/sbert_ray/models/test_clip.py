@@ -313,3 +313,9 @@ def test_a_missing_processor_names_itself(tiny_clip, tmp_path):
     (folder / "processor_config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks preprocessor_config.json, which says how images are read"):
         SentenceTransformer(folder, device="cpu")
+
+
+def test_image_text_models_of_other_kinds_are_refused_before_they_are_loaded(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "siglip"}')
+    with pytest.raises(ValueError, match=r"image-text models must be of \['clip'\], got 'siglip'"):
+        describe_checkpoint(tmp_path)
