@@ -42,7 +42,7 @@ def as_texts(inputs: Any) -> tuple[list[str], bool]:
     """
     if isinstance(inputs, str):
         return [inputs], True
-    texts = _as_list(inputs, _TEXTS, (1,))
+    texts = as_list(inputs, _TEXTS, (1,))
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"inputs must be texts; row {row} is of type {type(text).__name__}")
@@ -65,7 +65,7 @@ def as_inputs(inputs: Any, kinds: Collection[str], is_routed: bool = False) -> t
         return _as_texts_and_pairs(inputs)
     is_single = isinstance(inputs, (str, dict)) or _is_image(inputs)
     wanted = " or ".join(kind for kind in KINDS if kind in kinds)
-    rows = [inputs] if is_single else _as_list(inputs, f"a {wanted} or a list of them", (1, 4))
+    rows = [inputs] if is_single else as_list(inputs, f"a {wanted} or a list of them", (1, 4))
     for row, value in enumerate(rows):
         is_route = is_routed and isinstance(value, dict) and not value.keys() & set(KINDS)
         for inner in value.values() if is_route else [value]:
@@ -75,25 +75,40 @@ def as_inputs(inputs: Any, kinds: Collection[str], is_routed: bool = False) -> t
 
 def _as_texts_and_pairs(inputs: Any) -> tuple[list[Any], bool]:
     is_single = isinstance(inputs, str) or (isinstance(inputs, dict) and inputs.keys() == {"text"})
-    rows = [inputs] if is_single else _as_list(inputs, _TEXTS, (1,))
+    rows = [inputs] if is_single else as_list(inputs, _TEXTS, (1,))
     values = [
         value if isinstance(value, str) else kind_and_value(value, ("text",), row)[1] for row, value in enumerate(rows)
     ]
     return values, is_single
 
 
-def _as_list(inputs: Any, wanted: str, dimensions: Collection[int]) -> list[Any]:
+def as_list(inputs: Any, wanted: str, dimensions: Collection[int]) -> list[Any]:
+    """Return ``inputs``, several in anything that holds them in an order, as a list.
+
+    Args:
+        inputs: A list, tuple, array, pandas Series, Arrow array or the like.
+        wanted: What they should be, for the message.
+        dimensions: How many an array of them may have.
+
+    Raises:
+        TypeError: They are something else, a table among it.
+    """
     # Iterating a table would give the names of its columns.
     is_table = hasattr(inputs, "columns") or getattr(inputs, "ndim", 1) not in dimensions
     refuse_set(inputs, wanted)
     if is_table or isinstance(inputs, (bytes, dict, str)) or not hasattr(inputs, "__len__"):
         shape = f" of shape {tuple(inputs.shape)}" if hasattr(inputs, "shape") else ""
         raise TypeError(f"inputs must be {wanted}, got {type(inputs).__name__}{shape}")
-    if hasattr(inputs, "to_pylist"):  # Arrow, whose items are scalars of its own
-        inputs = inputs.to_pylist()
-    elif hasattr(inputs, "tolist") and getattr(inputs, "ndim", 1) == 1:
-        inputs = inputs.tolist()
-    return list(inputs)
+    return to_list(inputs)
+
+
+def to_list(values: Any) -> list[Any]:
+    """Return a list of values of Python, those of an array of images excepted, which stay arrays."""
+    if hasattr(values, "to_pylist"):  # Arrow, whose items are scalars of its own
+        values = values.to_pylist()
+    elif hasattr(values, "tolist") and getattr(values, "ndim", 1) <= 2:
+        values = values.tolist()
+    return list(values)
 
 
 def refuse_set(inputs: Any, wanted: str) -> None:

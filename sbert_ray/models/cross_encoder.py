@@ -19,7 +19,7 @@ from sbert_ray.inference.pairs import as_pairs
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool
 from sbert_ray.inference.progress import progress_bar
-from sbert_ray.models.cross_encoder_card import cross_encoder_card
+from sbert_ray.models.cards import cross_encoder_card
 from sbert_ray.models.loading import Source
 from sbert_ray.models.model import Model
 from sbert_ray.models.settings import Settings

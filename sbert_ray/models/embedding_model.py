@@ -58,6 +58,10 @@ class EmbeddingModel(Model):
     def similarity_fn_name(self, value: str | SimilarityFunction | None) -> None:
         self.settings.similarity_fn_name = None if value is None else SimilarityFunction.name_of(value)
 
+    def get_sentence_embedding_dimension(self) -> int | None:
+        """Return D of what `encode` returns: the old name of `get_embedding_dimension`."""
+        return self.get_embedding_dimension()
+
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Set whether the prompt's tokens are pooled."""
         for module in self.modules():

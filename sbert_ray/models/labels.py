@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sbert_ray.models.layout import module_config
-from sbert_ray.modules.configs import read_json
+from sbert_ray.modules.configs import is_classifier, read_json
 from sbert_ray.modules.entries import ModuleEntry
 
 USUAL_LABELS = 2
@@ -26,6 +26,6 @@ def count_labels(folder: Path, entries: list[ModuleEntry]) -> int:
 
 def _head_labels(folder: Path) -> int:
     config = read_json(folder / "config.json")
-    if not any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or []):
+    if not is_classifier(config.get("architectures")):
         return 1  # the head will be a new one
     return int(config.get("num_labels") or len(config.get("id2label") or ()) or USUAL_LABELS)

@@ -9,6 +9,7 @@ from sbert_ray.modules.configs import (
     CONFIG_NAMES,
     embedding_size,
     hidden_size,
+    is_classifier,
     modern_keys,
     modern_pooling_config,
     read_json,
@@ -101,8 +102,8 @@ def untrained(folder: Path, entries: list[ModuleEntry]) -> tuple[str, ...]:
             found.append(entry.kind)
         is_transformer = entry.kind == "Transformer"
         if is_transformer and transformer_config(folder, entry).get("transformer_task") == "sequence-classification":
-            names = read_json(folder / entry.path / "config.json").get("architectures") or []
-            if names and not any(str(name).endswith("ForSequenceClassification") for name in names):
+            names = read_json(folder / entry.path / "config.json").get("architectures")
+            if names and not is_classifier(names):
                 found.append("classification head")
     return tuple(found)
 

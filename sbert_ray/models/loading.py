@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,8 +39,6 @@ class Parts:
     device: str
     stored: dict[str, Any] = field(default_factory=dict)
     """The checkpoint's settings."""
-    folder: Path | None = None
-    """The checkpoint."""
     kwargs: tuple[tuple[str, ...], ...] = ()
     """For each module, further arguments of ``forward`` that the checkpoint names."""
 
@@ -89,7 +86,7 @@ def load_parts(source: Source, model_type: str) -> Parts:
     for entry in entries:
         loaded.append(load_module(folder, entry, options, loaded))
     kwargs = tuple(entry.kwargs for entry in entries)
-    return Parts(loaded, device, dict(info.settings), folder, kwargs)
+    return Parts(loaded, device, dict(info.settings), kwargs)
 
 
 def match_dtype(modules: Sequence[Module]) -> None:

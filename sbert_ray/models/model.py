@@ -15,7 +15,7 @@ from sbert_ray.inference.engine import Encoder
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool, encode_in_pool, start_pool, stop_pool
 from sbert_ray.models.loading import Source, load_parts, match_dtype
-from sbert_ray.models.saving import model_card, save_checkpoint, upload_folder
+from sbert_ray.models.saving import save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
 from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Router, Transformer
 
@@ -291,14 +291,8 @@ class Model(nn.Sequential):
     save = save_pretrained
 
     def _card(self, title: str, train_datasets: Sequence[str]) -> str:
-        return model_card(
-            title,
-            self.get_embedding_dimension(),
-            self.settings.similarity,
-            [type(module).__name__ for module in self],
-            self.max_seq_length,
-            train_datasets,
-        )
+        """Return the model card."""
+        raise NotImplementedError
 
     def push_to_hub(  # noqa: PLR0913, PLR0917 (the public signature)
         self,

@@ -3,37 +3,12 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sbert_ray.models.layout import SETTINGS_NAME
 from sbert_ray.modules import InputModule, Module
-
-_CARD = """\
----
-tags:
-- sentence-transformers
-- feature-extraction
-- sentence-similarity
-pipeline_tag: sentence-similarity
-library_name: sentence-transformers
-{metadata}---
-
-# {title}
-
-A sentence embedding model: texts to vectors of {dimension} dimensions, compared by {similarity} similarity.
-
-```python
-from sbert_ray import SentenceTransformer  # or from sentence_transformers
-
-model = SentenceTransformer("{name}")
-embeddings = model.encode(["The weather is lovely today.", "It's so sunny outside!"])
-similarities = model.similarity(embeddings, embeddings)
-```
-
-Modules: {modules}. Longest input: {max_seq_length} tokens.
-"""
 
 
 def save_checkpoint(
@@ -78,27 +53,6 @@ def _move_into(source: Path, target: Path) -> None:
             _move_into(path, target / path.name)
         else:
             shutil.move(path, target / path.name)
-
-
-def model_card(
-    title: str,
-    dimension: int | None,
-    similarity: str | None,
-    modules: list[str],
-    max_seq_length: int | None,
-    train_datasets: Sequence[str],
-) -> str:
-    """Return a short model card with the hub's metadata."""
-    datasets = "".join(f"- {json.dumps(name)}\n" for name in train_datasets)
-    return _CARD.format(
-        metadata=f"datasets:\n{datasets}" if datasets else "",
-        title=title,
-        name=title,
-        dimension=dimension,
-        similarity=similarity,
-        modules=", ".join(modules),
-        max_seq_length=max_seq_length,
-    )
 
 
 def upload_folder(

@@ -28,6 +28,7 @@ from sbert_ray.inference.outputs import (
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool
 from sbert_ray.inference.progress import progress_bar
+from sbert_ray.models.cards import sentence_transformer_card
 from sbert_ray.models.embedding_model import EmbeddingModel
 from sbert_ray.models.loading import Source
 from sbert_ray.models.settings import Settings
@@ -320,6 +321,12 @@ class SentenceTransformer(EmbeddingModel):
         known = [size for size in (dimension, self.truncate_dim) if size is not None]
         return min(known, default=None)
 
-    def get_sentence_embedding_dimension(self) -> int | None:
-        """Return D of what `encode` returns: the old name of `get_embedding_dimension`."""
-        return self.get_embedding_dimension()
+    def _card(self, title: str, train_datasets: Sequence[str]) -> str:
+        return sentence_transformer_card(
+            title,
+            self.get_embedding_dimension(),
+            self.settings.similarity,
+            [type(module).__name__ for module in self],
+            self.max_seq_length,
+            train_datasets,
+        )

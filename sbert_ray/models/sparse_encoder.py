@@ -14,22 +14,19 @@ from torch import Tensor
 
 from sbert_ray.embeddings import is_sparse, to_coo
 from sbert_ray.inference.inputs import as_inputs
-from sbert_ray.inference.prepared import Prepared
+from sbert_ray.inference.prepared import Prepared, rows_of_width
 from sbert_ray.inference.processes import Pool
 from sbert_ray.inference.progress import progress_bar
 from sbert_ray.inference.sparse import SparseRows, SparseRun, embed_sparse
+from sbert_ray.models.cards import sparse_encoder_card
 from sbert_ray.models.embedding_model import EmbeddingModel
 from sbert_ray.models.loading import Source
 from sbert_ray.models.settings import Settings
-from sbert_ray.models.sparse_encoder_card import sparse_encoder_card
 from sbert_ray.modules import Module, Router, SparseAutoEncoder, SpladePooling, Transformer
 from sbert_ray.renamed import renamed
 from sbert_ray.similarity import SimilarityFunction
 
 logger = logging.getLogger(__name__)
-
-DENSE_VALUES = 2**24
-"""Values of a batch's embeddings, which are dense until they are read."""
 
 
 class SparseEncoder(EmbeddingModel):
@@ -225,7 +222,7 @@ class SparseEncoder(EmbeddingModel):
         if not len(prepared):
             return SparseRun(SparseRows.joined([], dimension), 0, 0)
         encoder = self._encoder(task=task, **({} if limit is None else {"max_active_dims": limit}))
-        max_rows = max(DENSE_VALUES // dimension, 1) if dimension else None
+        max_rows = rows_of_width(dimension) if dimension else None  # embeddings are dense until they are read
         return embed_sparse(encoder, prepared, max_tokens, limit, on_batch, max_rows)
 
     @property
@@ -254,10 +251,6 @@ class SparseEncoder(EmbeddingModel):
         if not found:
             logger.warning("the model has no SpladePooling, so that splade_pooling_chunk_size means nothing")
         return found
-
-    def get_sentence_embedding_dimension(self) -> int | None:
-        """Return D: the old name of `get_embedding_dimension`."""
-        return self.get_embedding_dimension()
 
     @staticmethod
     def sparsity(embeddings: Tensor) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Configs of modules and transformers, whatever version wrote them, by one set of keys. Knows no torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +154,11 @@ def _check_processing(kwargs: Mapping[str, Any], has_messages: bool, where: str)
     unsupported = [key for key, value in kwargs.items() if value and (key != "chat_template" or not has_messages)]
     if asked := sorted({*unsupported, *(fixed & variables.keys())}):
         raise ValueError(f"the processing_kwargs of {where} have {asked}, which are not supported")
+
+
+def is_classifier(architectures: Iterable[Any] | None) -> bool:
+    """Return whether weights saved by ``architectures`` hold a head that scores."""
+    return any(str(name).endswith("ForSequenceClassification") for name in architectures or ())
 
 
 def embedding_size(config: Mapping[str, Any], module_output_name: str | None) -> int | None:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from sbert_ray.inference.precision import load_dtype
-from sbert_ray.modules.configs import SAFE_WEIGHTS, TASKS
+from sbert_ray.modules.configs import SAFE_WEIGHTS, TASKS, is_classifier
 from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS
 from sbert_ray.modules.module import LoadOptions
 
@@ -97,14 +97,11 @@ def load_model(
 
 
 def _fit_to_task(config: PreTrainedConfig, task: str, options: LoadOptions) -> None:
-    if task == "sequence-classification" and "num_labels" not in options.config_kwargs and not _is_classifier(config):
+    is_new_head = task == "sequence-classification" and not is_classifier(config.architectures)
+    if is_new_head and "num_labels" not in options.config_kwargs:
         config.num_labels = 1  # a model that was made for something else becomes one that scores
     elif task == "feature-extraction" and config.model_type == "t5gemma":
         config.is_encoder_decoder = False  # without which its encoder does not load
-
-
-def _is_classifier(config: PreTrainedConfig) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in getattr(config, "architectures", None) or [])
 
 
 def _check_shapes(mismatched: Collection[tuple[str, Any, Any]], is_allowed: bool, folder: Path | str) -> None:
@@ -123,7 +120,7 @@ def _check_missing(model: Any, keys: Collection[str], task: str, folder: Path | 
     # Poolers are not used for embeddings, and many checkpoints lack theirs.
     missing = sorted(key for key in keys if "pooler" not in key and not _is_computed(model, key))
     new: list[str] = []
-    if task == "sequence-classification" and not _is_classifier(model.config):
+    if task == "sequence-classification" and not is_classifier(model.config.architectures):
         prefix = f"{model.base_model_prefix}."
         new = sorted(key for key in keys if not key.startswith(prefix) or "pooler" in key)
         if new:
