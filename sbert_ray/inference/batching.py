@@ -1,10 +1,51 @@
-"""How rows of known lengths are cut into batches: as little padding as pays. Knows no torch.
+"""How rows of known lengths are cut into batches: as little padding as pays, or none. Knows no torch.
 
 Shapes: N rows.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def cost_of(length: int, attention_length: int | None) -> int:
+    """Return the work for a row, in token positions of a short row.
+
+    Attention's work grows with the square of the length, all other with the length.
+
+    Args:
+        length: Tokens of the row.
+        attention_length: Tokens at which attention is half of a row's work; None where there is no attention.
+    """
+    return length + length * length // attention_length if attention_length else length
+
+
+def costs_of(lengths: NDArray[np.int64], attention_length: int | None) -> NDArray[np.int64]:
+    """Return `cost_of` each of several rows (N,)."""
+    return lengths + lengths * lengths // attention_length if attention_length else lengths
+
+
+def plan_packs(
+    lengths: NDArray[np.int64], costs: NDArray[np.int64], max_cost: int, max_rows: int | None = None
+) -> list[NDArray[np.int64]]:
+    """Cut rows into batches of which none is padded, as row indices per batch, longest rows first.
+
+    Args:
+        lengths: Tokens of each row (N,).
+        costs: Work of each row (N,).
+        max_cost: The most work of a batch; a row of more is a batch of its own.
+        max_rows: The most rows of a batch.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    ends = np.cumsum(costs[order])
+    packs: list[NDArray[np.int64]] = []
+    start = 0
+    while start < len(order):
+        spent = int(ends[start - 1]) if start else 0
+        end = max(int(np.searchsorted(ends, spent + max_cost, side="right")), start + 1)
+        end = min(end, start + (max_rows or len(order)))
+        packs.append(order[start:end])
+        start = end
+    return packs
 
 
 def plan_batches(

@@ -5,7 +5,7 @@ Shapes: N inputs, B rows of a batch, D dimensions or labels.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,14 +13,24 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbert_ray.inference.batching import plan_batches
-from sbert_ray.inference.mixed import fewest, groups_of
+from sbert_ray.inference.batching import costs_of, plan_batches, plan_packs
+from sbert_ray.inference.inputs import BadInputError
+from sbert_ray.inference.mixed import Labeled, fewest, groups_of, texts_of
 from sbert_ray.inference.prepared import Features, Prepared
 
 logger = logging.getLogger(__name__)
 
-Batch = tuple[NDArray[np.int64], Features]
-"""The rows of a batch, and what the model makes of them."""
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch that is computed."""
+
+    rows: NDArray[np.int64]
+    """Which of the inputs they are (B,)."""
+    features: Features
+    """What the model makes of them."""
+    num_positions: int
+    """Token positions computed, padding included."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +40,32 @@ class DeviceProfile:
     max_tokens: int
     """Positions of a batch beyond which speed no longer grows."""
     batch_cost: int
-    """What one more batch costs besides its positions."""
+    """What one more padded batch costs besides its positions."""
 
 
 # cpu: measured with benchmarks/encode.py on one core. cuda: an estimate, no GPU at hand.
 DEVICE_PROFILES = {"cpu": DeviceProfile(4096, 16), "cuda": DeviceProfile(65536, 2048)}
+MEMORY_SHARE = 0.25
+"""Of a GPU's memory, what the activations of one batch may take."""
+
+
+@dataclass
+class Budget:
+    """How large batches may be, as the device's memory has shown; a model keeps it from call to call."""
+
+    max_positions: int | None = None
+    """The most positions of a batch; None until one has not fitted."""
+    num_halvings: int = 0
+    """How often one has not."""
+
+    def fits(self, num_positions: int) -> bool:
+        """Return whether a batch is not known to be too large."""
+        return self.max_positions is None or num_positions <= self.max_positions
+
+    def halve(self, num_positions: int) -> None:
+        """Remember that a batch did not fit."""
+        self.max_positions = max(num_positions // 2, 1)
+        self.num_halvings += 1
 
 
 @dataclass(frozen=True)
@@ -43,6 +74,12 @@ class Encoder:
 
     forward: Callable[[Features], Features]
     device: torch.device
+    packed_features: Callable[[Prepared], Features | None] = lambda _: None
+    """Gives for inputs of one kind what the features of their batches hold besides, if texts come packed, that is
+    without padding; None if the model takes them padded."""
+    attention_length: int | None = None
+    """Tokens at which attention is half of a text's work."""
+    budget: Budget = field(default_factory=Budget)
 
     @property
     def profile(self) -> DeviceProfile:
@@ -60,30 +97,106 @@ class EmbedRun:
     """Real tokens of all texts."""
     num_padded_tokens: int
     """Positions computed, padding included."""
+    num_halvings: int = 0
+    """How often a batch did not fit into the device's memory."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A batch to be computed."""
+
+    inputs: Prepared
+    rows: NDArray[np.int64]
+    """Of ``inputs`` (B,)."""
+    group: NDArray[np.int64]
+    """Which of all inputs those of ``inputs`` are."""
+    packed: Features | None
+
+    @property
+    def num_positions(self) -> int:
+        if self.packed is not None:
+            return int(self.inputs.lengths[self.rows].sum())
+        return self.inputs.num_positions(self.rows)
+
+    def features(self) -> Features:
+        if self.packed is not None and (texts := texts_of(self.inputs)) is not None:
+            labels = self.inputs.labels if isinstance(self.inputs, Labeled) else {}
+            return texts.packed(self.rows) | labels | self.packed
+        try:
+            return self.inputs.batch(self.rows)
+        except BadInputError as error:
+            raise BadInputError(int(self.group[error.row]), error.reason) from error.__cause__
+
+    def halves(self) -> "list[_Planned]":
+        parts = np.array_split(self.rows, 2)
+        return [_Planned(self.inputs, rows, self.group, self.packed) for rows in parts]
 
 
 def run_batches(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: int | None = None) -> Iterator[Batch]:
-    """Yield the rows of each batch and the features that the model makes of them.
+    """Compute batch by batch.
 
-    A batch that does not fit into the device's memory is halved, down to single rows.
+    A batch that does not fit into the device's memory is halved, down to single rows, and no later one is as large.
+    Batches depend on ``inputs`` and the limits alone, unless that happens.
+
+    Args:
+        encoder: The model.
+        inputs: N inputs.
+        max_tokens: The most work of a batch, in token positions of short texts.
+        max_rows: The most rows of a batch.
     """
-    lengths, batch_cost = inputs.lengths, encoder.profile.batch_cost
-    batches: list[NDArray[np.int64]] = []
-    for group, limit in groups_of(inputs):
-        plan = plan_batches(lengths[group], max_tokens, batch_cost, fewest([max_rows, limit]))
-        batches += [group[rows] for rows in plan]
-    pending = batches[::-1]
+    pending = _plan(encoder, inputs, max_tokens, max_rows)[::-1]
     while pending:
-        rows = pending.pop()
-        features = inputs.batch(rows)
+        batch = pending.pop()
+        num_positions = batch.num_positions
+        if len(batch.rows) > 1 and not encoder.budget.fits(num_positions):
+            pending += batch.halves()[::-1]
+            continue
         try:
-            yield rows, encoder.forward(_to_device(features, encoder.device))
+            computed = encoder.forward(_to_device(batch.features(), encoder.device))
         except torch.OutOfMemoryError:
-            if len(rows) == 1:
+            if len(batch.rows) == 1:
                 raise
-            num_positions = inputs.num_positions(rows)
-            logger.warning("%d rows of %d positions exceed the device's memory, halving", len(rows), num_positions)
-            pending += np.array_split(rows, 2)[::-1]
+            encoder.budget.halve(num_positions)
+            logger.warning(
+                "%d rows of %d positions exceed the device's memory, halving", len(batch.rows), num_positions
+            )
+            pending += batch.halves()[::-1]
+            continue
+        yield Batch(batch.group[batch.rows], computed, num_positions)
+
+
+def _plan(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: int | None) -> list[_Planned]:
+    planned: list[_Planned] = []
+    for group, part in groups_of(inputs):
+        lengths, most = part.lengths, fewest([max_rows, part.max_rows])
+        costs = costs_of(lengths, encoder.attention_length)
+        packed = encoder.packed_features(part)
+        # Texts without a single token cannot be told apart where there is no padding.
+        padded = np.arange(len(part)) if packed is None else np.flatnonzero(lengths == 0)
+        batches = plan_batches(costs[padded], max_tokens, encoder.profile.batch_cost, most)
+        planned += [_Planned(part, padded[rows], group, None) for rows in batches]
+        if packed is not None:
+            full = np.flatnonzero(lengths)
+            packs = plan_packs(lengths[full], costs[full], max_tokens, most)
+            planned += [_Planned(part, full[rows], group, packed) for rows in packs]
+    return planned
+
+
+def max_tokens_for(device: torch.device, bytes_per_position: int) -> int:
+    """Return the most positions of a batch that suit a device: its profile's, or fewer where its memory is small.
+
+    It depends on the kind of device alone, not on what else is in its memory now, so that the same inputs make the
+    same batches.
+
+    Args:
+        device: The device.
+        bytes_per_position: What the activations of one position take at a time.
+    """
+    suits = DEVICE_PROFILES.get(device.type, DEVICE_PROFILES["cuda"]).max_tokens
+    if device.type != "cuda" or not bytes_per_position:
+        return suits
+    total = torch.cuda.get_device_properties(device).total_memory
+    return max(min(suits, int(total * MEMORY_SHARE) // bytes_per_position), 1)
 
 
 def embed(
@@ -103,18 +216,19 @@ def embed(
         on_batch: Called with the number of rows after each batch.
     """
     embeddings: NDArray[np.float32] | None = None
-    num_padded_tokens = 0
-    for rows, features in run_batches(encoder, inputs, max_tokens):
-        batch = read(features).float().cpu().numpy()  # (B, D)
+    num_padded_tokens, num_halvings = 0, encoder.budget.num_halvings
+    for batch in run_batches(encoder, inputs, max_tokens):
+        found = read(batch.features).float().cpu().numpy()  # (B, D)
         if embeddings is None:
-            embeddings = np.empty((len(inputs), batch.shape[1]), np.float32)
-        embeddings[rows] = batch
-        num_padded_tokens += inputs.num_positions(rows)
+            embeddings = np.empty((len(inputs), found.shape[1]), np.float32)
+        embeddings[batch.rows] = found
+        num_padded_tokens += batch.num_positions
         if on_batch:
-            on_batch(len(rows))
+            on_batch(len(batch.rows))
     if embeddings is None:
         raise ValueError("there must be at least one input")
-    return EmbedRun(embeddings, int(inputs.lengths.sum()), num_padded_tokens)
+    num_halvings = encoder.budget.num_halvings - num_halvings
+    return EmbedRun(embeddings, int(inputs.lengths.sum()), num_padded_tokens, num_halvings)
 
 
 def truncate_and_normalize(embeddings: Tensor, truncate_dim: int | None, normalize: bool) -> Tensor:

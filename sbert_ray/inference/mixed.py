@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sbert_ray.inference.inputs import BadInputError, kind_and_value
 from sbert_ray.inference.prepared import Features, Prepared
+from sbert_ray.inference.tokenized import TokenizedTexts
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,17 @@ class MixedInputs:
         raise ValueError("inputs of several kinds or routes cannot share a batch; use encode, or one call for each")
 
 
-def groups_of(inputs: Prepared) -> list[tuple[NDArray[np.int64], int | None]]:
-    """Return the rows that may share batches, group by group, and the most rows of a batch of theirs."""
+def groups_of(inputs: Prepared) -> list[tuple[NDArray[np.int64], Prepared]]:
+    """Return the rows that may share batches, group by group, and what is prepared of them."""
     if isinstance(inputs, MixedInputs):
-        return [(rows, group.max_rows) for rows, group in inputs.groups]
-    return [(np.arange(len(inputs)), inputs.max_rows)]
+        return list(inputs.groups)
+    return [(np.arange(len(inputs)), inputs)]
+
+
+def texts_of(inputs: Prepared) -> TokenizedTexts | None:
+    """Return the tokenized texts that inputs of one kind are; None if they are something else."""
+    inner = inputs.inputs if isinstance(inputs, Labeled) else inputs
+    return inner if isinstance(inner, TokenizedTexts) else None
 
 
 def fewest(limits: Iterable[int | None]) -> int | None:

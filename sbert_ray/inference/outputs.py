@@ -4,6 +4,7 @@ Shapes: N texts, T tokens of one text, D dimensions.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -79,11 +80,13 @@ def features_by_row(
         ValueError: Token embeddings are asked for, and the model makes none.
     """
     results: list[Any] = [None] * len(inputs)
-    for rows, features in run_batches(encoder, inputs, max_tokens):
+    # With padding, as users expect each feature to be.
+    for batch in run_batches(replace(encoder, packed_features=lambda _: None), inputs, max_tokens):
+        rows, features = batch.rows, batch.features
         if output_value and output_value not in features:
             raise ValueError(f"output_value must not be {output_value!r} for a model that makes none")
         if "sentence_embedding" in features:
-            features = features | {"sentence_embedding": finish(features["sentence_embedding"])}  # noqa: PLW2901
+            features = features | {"sentence_embedding": finish(features["sentence_embedding"])}
         found = _token_embeddings(features) if output_value else _rows(features, len(rows))
         for row, result in zip(rows, found, strict=True):
             results[row] = result

@@ -4,7 +4,7 @@ Shapes: N inputs, B rows of a batch, D dimensions, nnz values other than zero.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, cast
 
 import numpy as np
@@ -140,6 +140,8 @@ class SparseRun:
     """Real tokens of all texts."""
     num_padded_tokens: int
     """Positions computed, padding included."""
+    num_halvings: int = 0
+    """How often a batch did not fit into the device's memory."""
 
 
 def embed_sparse(
@@ -170,17 +172,18 @@ def embed_sparse(
 
     order: list[NDArray[np.int64]] = []
     parts: list[SparseRows] = []
-    num_padded_tokens = 0
-    for rows, result in run_batches(Encoder(forward, encoder.device), inputs, max_tokens, max_rows):
-        parts.append(result["rows"])
-        order.append(rows)
-        num_padded_tokens += inputs.num_positions(rows)
+    num_padded_tokens, num_halvings = 0, encoder.budget.num_halvings
+    for batch in run_batches(replace(encoder, forward=forward), inputs, max_tokens, max_rows):
+        parts.append(batch.features["rows"])
+        order.append(batch.rows)
+        num_padded_tokens += batch.num_positions
         if on_batch:
-            on_batch(len(rows))
+            on_batch(len(batch.rows))
     if not parts:
         raise ValueError("there must be at least one input")
     embeddings = SparseRows.joined(parts).scattered(np.concatenate(order))
-    return SparseRun(embeddings, int(inputs.lengths.sum()), num_padded_tokens)
+    num_halvings = encoder.budget.num_halvings - num_halvings
+    return SparseRun(embeddings, int(inputs.lengths.sum()), num_padded_tokens, num_halvings)
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

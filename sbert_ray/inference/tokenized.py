@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sbert_ray.inference.packing import Packing
 from sbert_ray.inference.prepared import Features
 
 
@@ -76,6 +77,22 @@ class TokenizedTexts:
         }
         if self.type_ids is not None:
             features["token_type_ids"] = padded(self.type_ids, self.padding.type_id)
+        if self.prompt_length is not None:
+            features["prompt_length"] = torch.tensor([self.prompt_length])
+        return features
+
+    def packed(self, rows: NDArray[np.int64]) -> Features:
+        """Return the features of ``rows``, of at least one token each: ids (L,) and their `Packing`, without padding.
+
+        Rows of one length should be next to each other.
+        """
+        positions = self.positions(rows)
+        features: Features = {
+            "input_ids": torch.from_numpy(self.ids[positions].astype(np.int64)),
+            "packing": Packing.of(self.lengths[rows]),
+        }
+        if self.type_ids is not None:
+            features["token_type_ids"] = torch.from_numpy(self.type_ids[positions].astype(np.int64))
         if self.prompt_length is not None:
             features["prompt_length"] = torch.tensor([self.prompt_length])
         return features

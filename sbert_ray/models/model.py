@@ -11,13 +11,16 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import nn
 
-from sbert_ray.inference.engine import Encoder
+from sbert_ray.inference.batching import cost_of
+from sbert_ray.inference.engine import Budget, Encoder, max_tokens_for
+from sbert_ray.inference.mixed import Labeled, texts_of
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool, encode_in_pool, start_pool, stop_pool
 from sbert_ray.models.loading import Source, load_parts, match_dtype
 from sbert_ray.models.saving import save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
-from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Router, Transformer
+from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Pooling, Router, Transformer
+from sbert_ray.modules.work import activation_bytes, attention_length
 
 
 class Model(nn.Sequential):
@@ -40,6 +43,7 @@ class Model(nn.Sequential):
         match_dtype(modules)
         super().__init__(*modules)
         self.settings = Settings.merged(parts.stored, given)
+        self._budget = Budget()
         for module, names in zip(modules, parts.kwargs, strict=False):
             module.given_kwargs = names
         self.to(parts.device)
@@ -98,19 +102,39 @@ class Model(nn.Sequential):
 
     def _encoder(self, **kwargs: Any) -> Encoder:
         """Return what the engine needs; ``kwargs`` are those of `forward`."""
-        return Encoder(partial(self, **kwargs), self.device)
+        forward = partial(self, **kwargs)
+        return Encoder(forward, self.device, self._packed_features, attention_length(self.config), self._budget)
+
+    def _packed_features(self, inputs: Prepared) -> Features | None:
+        """Return what the features of packed texts hold besides; None for inputs that are padded."""
+        first, *others = self._chain(inputs)
+        if texts_of(inputs) is None or not isinstance(first, Transformer):
+            return None
+        if not all(getattr(module, "takes_packed", False) for module in others) or not first.can_pack():
+            return None
+        return {"firsts_only": bool(others) and isinstance(others[0], Pooling) and others[0].reads_firsts_only}
+
+    def _chain(self, inputs: Prepared) -> list[nn.Module]:
+        """Return the modules that inputs of one kind pass through."""
+        chain = list(self)
+        while isinstance(chain[0], Router) and isinstance(inputs, Labeled):
+            route = chain[0].route(inputs.labels["task"], inputs.labels["modality"])
+            chain[:1] = chain[0].routes[route]
+        return chain
 
     def _max_tokens(self, max_batch_tokens: int | None, batch_size: int | None = None) -> int:
-        """Return the most positions of a batch: what is asked for, or else what suits the device.
+        """Return the most work of a batch, in positions of short texts: what is asked for, or what suits the device.
 
         Args:
             max_batch_tokens: What is asked for.
             batch_size: Rows of the longest possible inputs that must fit into memory.
         """
         if max_batch_tokens is None:
-            suits = self._encoder().profile.max_tokens
+            suits = max_tokens_for(self.device, activation_bytes(self.config, self.dtype))
             longest = self._first.max_positions
-            return suits if batch_size is None or longest is None else min(batch_size * longest, suits)
+            if batch_size is None or longest is None:
+                return suits
+            return min(batch_size * cost_of(longest, attention_length(self.config)), suits)
         if max_batch_tokens < 1:
             raise ValueError(f"max_batch_tokens must be positive, got {max_batch_tokens}")
         return max_batch_tokens

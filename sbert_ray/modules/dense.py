@@ -56,6 +56,11 @@ class Dense(Module):
         if init_bias is not None and bias:
             self.linear.bias = nn.Parameter(init_bias)
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return self.module_input_name in ("sentence_embedding", "scores")
+
     def forward(self, features: Features) -> Features:
         """Add the mapped feature."""
         x = whole(features[self.module_input_name])

@@ -22,6 +22,11 @@ class Dropout(Module):
         self.dropout = dropout
         self.dropout_layer = nn.Dropout(dropout)
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return True
+
     def forward(self, features: Features) -> Features:
         """Replace ``sentence_embedding``."""
         return features | {"sentence_embedding": self.dropout_layer(features["sentence_embedding"])}

@@ -22,6 +22,11 @@ class LayerNorm(Module):
         self.dimension = dimension
         self.norm = nn.LayerNorm(dimension)
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return True
+
     def forward(self, features: Features) -> Features:
         """Replace ``sentence_embedding``."""
         return features | {"sentence_embedding": self.norm(features["sentence_embedding"])}

@@ -54,6 +54,14 @@ class Module(nn.Module, ABC):
     given_kwargs: tuple[str, ...] = ()
     """The same, as the checkpoint names them."""
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed: a `Packing` in the features' ``packing``.
+
+        Its token embeddings are (L, D) then, those of all texts one after the other, and there is no mask.
+        """
+        return False
+
     @abstractmethod
     def forward(self, features: Features) -> Features:
         """Return ``features`` with this module's output added."""

@@ -25,6 +25,11 @@ class Normalize(Module):
         self.module_input_name = module_input_name
         self.module_output_name = module_output_name or module_input_name
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return self.module_input_name == "sentence_embedding"
+
     def forward(self, features: Features) -> Features:
         """Add the normalized feature, where the input feature is there."""
         if (embedding := features.get(self.module_input_name)) is None:

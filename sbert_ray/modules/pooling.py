@@ -143,9 +143,18 @@ class Pooling(Module):
         self.modes = modes
         self.include_prompt = include_prompt
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return True
+
     def forward(self, features: Features) -> Features:
         """Add ``sentence_embedding``; a mask that is missing or of another width counts every token."""
         embeddings = whole(features["token_embeddings"])
+        if (packing := features.get("packing")) is not None:
+            plain = {name: features[name] for name in ("prompt_length",) if name in features}
+            texts = (plain | {"token_embeddings": view} for (view,) in packing.by_length(embeddings.flatten(0, -2)))
+            return features | {"sentence_embedding": torch.cat([self(part)["sentence_embedding"] for part in texts])}
         mask = features.get("attention_mask")
         if mask is None or mask.shape[-1] != embeddings.shape[1]:
             mask = torch.ones(embeddings.shape[:2], dtype=torch.int64, device=embeddings.device)
@@ -154,8 +163,13 @@ class Pooling(Module):
             positions = torch.arange(mask.shape[1], device=mask.device)
             mask = mask * (positions >= (first + int(features["prompt_length"][0])).unsqueeze(1))
         tokens = Tokens(embeddings, mask, first, features.get("token_weights_sum"))
-        pooled = [self._pool(mode, tokens, features).to(embeddings.dtype) for mode in self.modes]
-        return features | {"sentence_embedding": torch.cat(pooled, dim=-1)}
+        by_mode = [self._pool(mode, tokens, features).to(embeddings.dtype) for mode in self.modes]
+        return features | {"sentence_embedding": torch.cat(by_mode, dim=-1)}
+
+    @property
+    def reads_firsts_only(self) -> bool:
+        """Whether nothing but each text's first token is read, unless that is a prompt's."""
+        return self.modes == ("cls",) and self.include_prompt
 
     @staticmethod
     def _pool(mode: str, tokens: Tokens, features: Features) -> Tensor:

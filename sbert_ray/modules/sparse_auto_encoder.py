@@ -69,6 +69,11 @@ class SparseAutoEncoder(Module):
         self.stats_last_nonzero: Tensor
         self.register_buffer("stats_last_nonzero", torch.zeros(hidden_dim, dtype=torch.long))
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return True
+
     def forward(self, features: Features, max_active_dims: int | None = None) -> Features:
         """Replace ``sentence_embedding``.
 

@@ -3,22 +3,70 @@
 Shapes: B texts, T tokens with padding, V entries of the vocabulary. A mask is 1 on real tokens and 0 on padding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sbert_ray.inference.packing import Packing
 from sbert_ray.inference.prepared import Features
 from sbert_ray.modules.module import Module, known_keys
-from sbert_ray.modules.token_logits import TokenLogits
+from sbert_ray.modules.token_logits import PART_BYTES, TokenLogits
 
 STRATEGIES = ("max", "sum")
+BLOCK_TOKENS = 512
+BLOCK_ENTRIES = 1024
+"""Tokens, and entries of the vocabulary, whose logits exist at a time: 2 MiB, what a core has for a cache."""
 ACTIVATIONS = {"relu": 1, "log1p_relu": 2}
 """How often log1p follows the relu."""
+
+
+def largest_products(hidden: Tensor, layer: nn.Linear, packing: Packing) -> Tensor:
+    """Return the largest of each text's logits (B, V), where logits are what a layer makes of hidden states (L, H).
+
+    The bias is the same for all tokens, so it is added to the largest product. Products exist for some tokens and some
+    entries of the vocabulary at a time, so few that they do not leave the cache.
+    """
+    size = len(layer.weight)
+    pooled = hidden.new_empty(packing.num_texts, size)
+    buffer = hidden.new_empty(BLOCK_TOKENS * min(BLOCK_ENTRIES, size))
+    row = 0
+    for n, length, start, step in _blocks_of(packing, BLOCK_TOKENS):
+        for first in range(0, length, step):  # several times only for a single long text
+            width = min(step, length - first)
+            tokens = hidden[start + first : start + first + n * width]
+            for entry in range(0, size, BLOCK_ENTRIES):
+                weight = layer.weight[entry : entry + BLOCK_ENTRIES]
+                products = buffer[: len(tokens) * len(weight)].view(len(tokens), len(weight))
+                torch.mm(tokens, weight.t(), out=products)
+                target = pooled[row : row + n, entry : entry + BLOCK_ENTRIES]
+                largest = products.view(n, width, -1).amax(1)
+                target.copy_(largest if not first else torch.maximum(target, largest))
+        row += n
+    return pooled if layer.bias is None else pooled.add_(layer.bias)
+
+
+def _blocks_of(packing: Packing, max_tokens: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield texts of one length that have up to ``max_tokens`` tokens: their number n, length, first token, and step.
+
+    The step is how many tokens of each text to read at a time: all, but of a text that is longer than that.
+    """
+    start = 0
+    for count, length in packing.groups:
+        at_once = max(max_tokens // length, 1)
+        for done in range(0, count, at_once):
+            n = min(at_once, count - done)
+            yield n, length, start, min(length, max_tokens)
+            start += n * length
+
+
+def _texts_of(packing: Packing, logits: TokenLogits) -> Iterator[tuple[int, int, int, int]]:
+    size = max(logits.shape[-1] * logits.dtype.itemsize, 1)
+    return _blocks_of(packing, max(PART_BYTES // size, 1))
 
 
 class SpladePooling(Module):
@@ -62,10 +110,17 @@ class SpladePooling(Module):
         self.embedding_dimension = embedding_dimension
         self.chunk_size = chunk_size
 
+    @property
+    def takes_packed(self) -> bool:
+        """Whether the module can follow a transformer whose texts are packed."""
+        return True
+
     def forward(self, features: Features) -> Features:
         """Add ``sentence_embedding``; without a mask every token counts, and a text without tokens gives zeros."""
         logits = features["token_embeddings"]
         logits = logits if isinstance(logits, TokenLogits) else TokenLogits.of(logits)
+        if (packing := features.get("packing")) is not None:
+            return self._with_embedding(features, self._pool_packed(logits, packing))
         mask = features.get("attention_mask")
         if mask is not None and bool(mask.all()):
             mask = None
@@ -78,9 +133,33 @@ class SpladePooling(Module):
         )
         if self.pooling_strategy == "max":
             pooled = self._activate(pooled)  # which keeps the order, so that one value per text will do
+        return self._with_embedding(features, pooled)
+
+    def _with_embedding(self, features: Features, pooled: Tensor) -> Features:
         if self.embedding_dimension is None:
             self.embedding_dimension = pooled.shape[-1]
         return features | {"sentence_embedding": pooled}
+
+    def _pool_packed(self, logits: TokenLogits, packing: Packing) -> Tensor:
+        """Return the embeddings (B, V) of packed texts, whose logits (1, L, V) never exist for many tokens at once."""
+        is_max = self.pooling_strategy == "max"
+        if is_max and logits.linear is not None and logits.hidden is not None and not torch.is_grad_enabled():
+            pooled = largest_products(logits.hidden[0], logits.linear, packing)
+        else:
+            pooled = torch.cat([self._pool_texts(logits, *texts) for texts in _texts_of(packing, logits)])
+        return self._activate(pooled) if is_max else pooled
+
+    def _pool_texts(self, logits: TokenLogits, n: int, length: int, start: int, step: int) -> Tensor:
+        """Pool n texts of one length, of which all tokens or ``step`` of a single one are read at a time."""
+        pieces = []
+        for first in range(0, length, step):
+            width = min(step, length - first)
+            place = start + first
+            tokens = TokenLogits.of(
+                logits.compute(slice(0, 1), slice(place, place + n * width))[0].unflatten(0, (n, width))
+            )
+            pieces.append(self._pool(tokens, None, slice(None), slice(None)))
+        return reduce(self._merge, pieces)
 
     def _merge(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.maximum(first, second) if self.pooling_strategy == "max" else first + second

@@ -30,11 +30,32 @@ class TokenLogits:
     """From texts and tokens to their logits (b, t, V)."""
     by_text: bool = False
     """Whether the logits of a few tokens take as much work as those of their whole text."""
+    hidden: Tensor | None = None
+    """(B, T, H), where the logits are ``layer`` of them."""
+    layer: nn.Module | None = None
 
     @classmethod
     def of(cls, logits: Tensor) -> Self:
         """Return logits (B, T, V) that are there already."""
         return cls(logits.shape, logits.dtype, lambda rows, columns: logits[rows, columns])
+
+    @classmethod
+    def projected(cls, hidden: Tensor, layer: Any) -> Self:
+        """Return the logits that a layer makes of hidden states (B, T, H)."""
+
+        def project(rows: slice, columns: slice) -> Tensor:
+            projected: Tensor = layer(hidden[rows, columns])
+            return projected
+
+        size = layer.weight.shape[0] if isinstance(layer, nn.Linear) else layer(hidden[:1, :1]).shape[-1]
+        return cls((*hidden.shape[:2], size), hidden.dtype, project, hidden=hidden, layer=layer)
+
+    @property
+    def linear(self) -> nn.Linear | None:
+        """The layer that makes the logits, where it is a plain linear one, whose weights may be taken in parts."""
+        if type(self.layer) is not nn.Linear or self.layer._forward_hooks or "forward" in vars(self.layer):  # noqa: SLF001
+            return None
+        return self.layer
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -69,7 +90,9 @@ def whole(embeddings: Any) -> Any:
     return embeddings.whole() if isinstance(embeddings, TokenLogits) else embeddings
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
+    """How a masked language model ends."""
+
     layer: nn.Module | None
     """What the model says its projection to the vocabulary is."""
     is_last: bool
@@ -78,7 +101,7 @@ class _Head(NamedTuple):
     """V"""
 
 
-_heads: WeakKeyDictionary[PreTrainedModel, _Head] = WeakKeyDictionary()
+_heads: WeakKeyDictionary[PreTrainedModel, Head] = WeakKeyDictionary()
 
 
 def token_logits(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor | TokenLogits:
@@ -91,10 +114,7 @@ def token_logits(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor | 
         model: Gives ``logits``.
         inputs: Its arguments, among them ``input_ids`` (B, T).
     """
-    layer = model.get_output_embeddings()
-    head = _heads.get(model)
-    if head is None or head.layer is not layer:
-        head = _heads[model] = _probe(model, layer, inputs)
+    layer, head = model.get_output_embeddings(), known_head(model, inputs)
     if layer is None or not head.is_last:
         shape = (*inputs["input_ids"].shape, head.size)
         return TokenLogits(shape, model.dtype, partial(_run, model, inputs), by_text=True)
@@ -102,12 +122,15 @@ def token_logits(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Tensor | 
     if not seen:
         return logits  # of a compiled model, which calls no hooks
     [hidden] = seen
+    return TokenLogits.projected(hidden, layer)
 
-    def project(rows: slice, columns: slice) -> Tensor:
-        projected: Tensor = layer(hidden[rows, columns])
-        return projected
 
-    return TokenLogits((*hidden.shape[:2], head.size), hidden.dtype, project)
+def known_head(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Head:
+    """Return how a model ends, which is tried out at the first call."""
+    layer, head = model.get_output_embeddings(), _heads.get(model)
+    if head is None or head.layer is not layer:
+        head = _heads[model] = _probe(model, layer, inputs)
+    return head
 
 
 def _run(model: PreTrainedModel, inputs: Mapping[str, Any], rows: slice, columns: slice) -> Tensor:
@@ -117,7 +140,7 @@ def _run(model: PreTrainedModel, inputs: Mapping[str, Any], rows: slice, columns
 
 
 @torch.no_grad()
-def _probe(model: PreTrainedModel, layer: nn.Module | None, inputs: Mapping[str, Any]) -> _Head:
+def _probe(model: PreTrainedModel, layer: nn.Module | None, inputs: Mapping[str, Any]) -> Head:
     few = {n: value[:1, :PROBE_TOKENS] if isinstance(value, Tensor) else value for n, value in inputs.items()}
     if "attention_mask" in few:
         few["attention_mask"] = torch.ones_like(few["attention_mask"])
@@ -126,7 +149,7 @@ def _probe(model: PreTrainedModel, layer: nn.Module | None, inputs: Mapping[str,
     if layer is not None and len(seen) == 1 and seen[0].shape[:-1] == logits.shape[:-1]:
         again = layer(seen[0])
         is_last = again.shape == logits.shape and torch.allclose(again, logits, rtol=1e-5, atol=1e-6)
-    return _Head(layer, is_last, logits.shape[-1])
+    return Head(layer, is_last, logits.shape[-1])
 
 
 def _logits_and_input(

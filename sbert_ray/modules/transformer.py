@@ -26,6 +26,7 @@ from sbert_ray.modules.configs import (
 from sbert_ray.modules.image_text import image_text_embeddings, load_processor, prepare_images, reads_images
 from sbert_ray.modules.modalities import IMAGE_TEXT_SETTINGS, image_positions
 from sbert_ray.modules.module import InputModule, LoadOptions
+from sbert_ray.modules.packed_transformer import can_pack, packed_output
 from sbert_ray.modules.pretrained import load_model
 from sbert_ray.modules.token_logits import token_logits
 from sbert_ray.renamed import renamed
@@ -189,7 +190,9 @@ class Transformer(InputModule):
         return self.text_tokenizer(inputs, prompt, on_chunk)
 
     def forward(self, features: Features) -> Features:
-        """Add what the task asks for."""
+        """Add what the task asks for; of packed texts, token embeddings (L, D)."""
+        if features.get("packing") is not None:
+            return self._forward_packed(features)
         if self._processor is not None:
             return features | {self._output_name: image_text_embeddings(self.model, features)}
         inputs: dict[str, Any] = {
@@ -204,6 +207,19 @@ class Transformer(InputModule):
             return features | {task.feature: token_logits(self.model, inputs)}
         output = self.model(**inputs)
         return features | {task.feature: getattr(output, task.output)} | self._all_layers(output)
+
+    def can_pack(self) -> bool:
+        """Return whether the transformer gives the same for packed texts as for padded ones."""
+        return self._processor is None and can_pack(self.model, self.transformer_task)
+
+    def _forward_packed(self, features: Features) -> Features:
+        packing, firsts_only = features["packing"], features.get("firsts_only", False)
+        type_ids = features.get("token_type_ids") if "token_type_ids" in self._accepted else None
+        output = packed_output(
+            self.model, self.transformer_task, features["input_ids"], packing, type_ids, firsts_only=firsts_only
+        )
+        found = {TASKS[self.transformer_task].feature: output}
+        return features | found | ({"packing": packing.firsts()} if firsts_only else {})
 
     def _all_layers(self, output: Any) -> Features:
         # For WeightedLayerPooling, where the config asks for them.

@@ -36,7 +36,7 @@ KINDS = [bag, static, routed]
 def rows_by_batch(inputs: Prepared, max_tokens: int = 4096, max_rows: int | None = None) -> list[int]:
     """Return how many rows each batch has; all rows must be there."""
     encoder = Encoder(lambda features: features, torch.device("cpu"))
-    batches = [rows for rows, _ in run_batches(encoder, inputs, max_tokens, max_rows)]
+    batches = [batch.rows for batch in run_batches(encoder, inputs, max_tokens, max_rows)]
     assert sorted(itertools.chain(*batches)) == list(range(len(inputs)))
     return [len(rows) for rows in batches]
 

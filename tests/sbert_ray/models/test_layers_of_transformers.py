@@ -63,7 +63,8 @@ def test_a_transformer_without_all_layers_is_told(
     modules = [Transformer(str(tiny_checkpoint)), WeightedLayerPooling(16, 2, 1), Pooling(16), Normalize()]
     ours = SentenceTransformer(modules=modules, device="cpu")
     plain = SentenceTransformer(str(tiny_checkpoint), device="cpu")
-    np.testing.assert_array_equal(ours.encode(TEXTS), plain.encode(TEXTS))  # as the peer does, but not in silence
+    # As the peer does, but not in silence; the layers' pooling needs padding, which changes the last bits.
+    np.testing.assert_allclose(ours.encode(TEXTS), plain.encode(TEXTS), atol=1e-6)
     assert "the transformer's config lacks output_hidden_states" in caplog.text
 
 

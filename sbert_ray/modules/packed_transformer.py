@@ -1,0 +1,238 @@
+"""Models of transformers run on packed texts: which ones can be, found out by trying, and how.
+
+A model's layers are run by `run_packed` where they are of the BERT family and no gradient is asked for; else the model
+runs itself, with an attention that keeps texts apart. Either way is taken only if it gives what the model gives for the
+same texts with padding, which is tried once for each model, device and dtype.
+
+Shapes: L tokens of all texts, B texts, T tokens of the longest, H dimensions, K labels, V entries of the vocabulary.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sbert_ray.inference.packing import Packing
+from sbert_ray.modules.bert_family import before_vocabulary, classify, read_bert_like, takes_positions
+from sbert_ray.modules.configs import TASKS
+from sbert_ray.modules.packed_attention import attend_packed, can_attend_packed, packed, varlen_kernel
+from sbert_ray.modules.packed_encoder import run_packed
+from sbert_ray.modules.token_logits import TokenLogits, known_head, token_logits
+
+logger = logging.getLogger(__name__)
+
+Task = Literal["feature-extraction", "fill-mask", "sequence-classification"]
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
+HALF_TOLERANCE = 0.1
+"""Difference to the padded model, relative to what it gives, that rounding explains."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a model is run on packed texts."""
+
+    by_layers: bool
+    """By its layers; else by itself."""
+    first_position: int = 0
+    """What the model calls the position of a text's first token."""
+    ignored_id: int | None = None
+    """The id of tokens that do not count as positions, and have this number as their position."""
+
+
+_found: WeakKeyDictionary[PreTrainedModel, dict[Any, _Way | None]] = WeakKeyDictionary()
+
+
+def can_pack(model: PreTrainedModel, task: str) -> bool:
+    """Return whether a model gives the same for packed texts as for padded ones."""
+    return _way(model, task) is not None
+
+
+def packed_output(
+    model: PreTrainedModel,
+    task: str,
+    ids: Tensor,
+    packing: Packing,
+    type_ids: Tensor | None = None,
+    *,
+    firsts_only: bool = False,
+) -> Any:
+    """Run a model on packed texts.
+
+    Args:
+        model: The model.
+        task: What of it is wanted.
+        ids: Of the tokens (L,).
+        packing: Where the texts are among them.
+        type_ids: Of the tokens (L,); zeros if None.
+        firsts_only: Whether embeddings of each text's first token are all that is wanted.
+
+    Returns:
+        For ``feature-extraction`` token embeddings (L, H), with ``firsts_only`` (B, H); for ``fill-mask`` logits
+        (1, L, V), to be computed where they are read; for ``sequence-classification`` scores (B, K).
+    """
+    way = _way(model, task)
+    if way is not None and way.by_layers and not torch.is_grad_enabled():
+        output = _by_layers(model, task, ids, packing, type_ids, firsts_only)
+        if output is not None:
+            return output
+        way = None  # it has changed since it was tried
+    if way is None or way.by_layers:
+        return _by_length(model, task, ids, packing, type_ids, firsts_only)
+    return _by_itself(model, task, way, ids, packing, type_ids, firsts_only)
+
+
+def _by_layers(
+    model: PreTrainedModel, task: str, ids: Tensor, packing: Packing, type_ids: Tensor | None, firsts_only: bool
+) -> Any:
+    encoder = read_bert_like(model)
+    if encoder is None or not encoder.layers:
+        return None
+    if task == "sequence-classification":
+        first = run_packed(encoder, ids, packing, type_ids, firsts_only=True)  # which is what the heads read
+        return classify(model, first)
+    hidden = run_packed(encoder, ids, packing, type_ids, firsts_only=firsts_only)
+    if task == "feature-extraction":
+        return hidden
+    transformed, layer = before_vocabulary(model, hidden), model.get_output_embeddings()
+    return None if transformed is None or layer is None else TokenLogits.projected(transformed.unsqueeze(0), layer)
+
+
+def _by_itself(
+    model: PreTrainedModel,
+    task: str,
+    way: _Way,
+    ids: Tensor,
+    packing: Packing,
+    type_ids: Tensor | None,
+    firsts_only: bool,
+) -> Any:
+    attend_packed(model)
+    positions = packing.counted(ids, way.first_position, way.ignored_id)
+    inputs: dict[str, Any] = {"input_ids": ids[None], "position_ids": positions[None]}
+    if type_ids is not None:
+        inputs["token_type_ids"] = type_ids[None]
+    if getattr(model.config, "use_cache", None) is not None:
+        inputs["use_cache"] = False  # keys and values are for generation
+    if task == "fill-mask" and not known_head(model, {"input_ids": ids[None, :4]}).is_last:
+        raise ValueError("its logits are computed later, when it is not known any more where its texts are")
+    with packed(packing):
+        if task == "fill-mask":
+            return token_logits(model, inputs)
+        hidden: Tensor = model(**inputs).last_hidden_state[0]
+    return hidden[packing.starts(hidden.device)] if firsts_only else hidden
+
+
+def _by_length(
+    model: PreTrainedModel, task: str, ids: Tensor, packing: Packing, type_ids: Tensor | None, firsts_only: bool
+) -> Any:
+    """Run the model on the texts of one length after the other, which need no padding."""
+    parts: list[Any] = []
+    for views in packing.by_length(*[part for part in (ids, type_ids) if part is not None]):
+        inputs = dict(zip(("input_ids", "token_type_ids"), views, strict=False))
+        inputs["attention_mask"] = torch.ones_like(views[0])
+        output = getattr(model(**inputs), TASKS[task].output)
+        parts.append(output[:, 0] if firsts_only else output if output.ndim == 2 else output.flatten(0, 1))
+    joined = torch.cat(parts)
+    return TokenLogits.of(joined.unsqueeze(0)) if task == "fill-mask" else joined
+
+
+def _way(model: PreTrainedModel, task: str) -> _Way | None:
+    known = _found.setdefault(model, {})
+    if (key := _key(model, task)) not in known:
+        way = _find_way(model, task)
+        known[key] = known[_key(model, task)] = way  # the model's attention may be another one now
+    return known[key]
+
+
+def _key(model: PreTrainedModel, task: str) -> tuple[Any, ...]:
+    """Return what the way depends on."""
+    return task, model.device, model.dtype, model.training, model.config._attn_implementation  # noqa: SLF001
+
+
+@torch.no_grad()
+def _find_way(model: PreTrainedModel, task: str) -> _Way | None:
+    if task not in ("feature-extraction", "fill-mask", "sequence-classification") or model.device.type == "meta":
+        return None
+    try:
+        ids, packing = _trial(model)
+        expected = _padded(model, task, ids, packing)
+    except Exception as error:  # noqa: BLE001 - a model that cannot be tried so is run with padding, as it was made for
+        logger.debug("%s is run with padding: %s", type(model).__name__, error)
+        return None
+    attention = model.config._attn_implementation  # noqa: SLF001
+    for way in _ways(model, task):
+        try:
+            found = _run(model, task, way, ids, packing)
+        except Exception as error:  # noqa: BLE001 - likewise
+            logger.debug("%s cannot be run packed as %s: %s", type(model).__name__, way, error)
+            continue
+        if found is not None and _agree(found, expected):
+            return way
+        logger.debug("%s gives something else when it is run packed as %s", type(model).__name__, way)
+    if model.config._attn_implementation != attention:  # noqa: SLF001
+        model.set_attn_implementation(attention)
+    return None
+
+
+def _ways(model: PreTrainedModel, task: str) -> Iterator[_Way]:
+    is_cpu = model.device.type == "cpu"
+    if is_cpu and read_bert_like(model) is not None:
+        yield _Way(by_layers=True)
+    # On other devices, attention length by length would be many small kernels.
+    has_kernel = model.device.type == "cuda" and model.dtype in (torch.float16, torch.bfloat16) and varlen_kernel()
+    is_possible = task != "sequence-classification" and can_attend_packed(model) and takes_positions(model)
+    if is_possible and (is_cpu or has_kernel):
+        yield _Way(by_layers=False)
+        if (padding := getattr(model.config, "pad_token_id", None)) is not None:
+            yield _Way(by_layers=False, first_position=padding + 1, ignored_id=padding)
+
+
+def _run(model: PreTrainedModel, task: str, way: _Way, ids: Tensor, packing: Packing) -> Tensor | None:
+    if way.by_layers:
+        output = _by_layers(model, task, ids, packing, None, False)
+    else:
+        output = _by_itself(model, task, way, ids, packing, None, False)
+    return output.whole()[0] if isinstance(output, TokenLogits) else output
+
+
+def _trial(model: PreTrainedModel) -> tuple[Tensor, Packing]:
+    config = model.config
+    windows = [getattr(config, name, None) for name in ("sliding_window", "local_attention")]
+    window = max((size for size in windows if isinstance(size, int)), default=0)
+    most = getattr(config, "max_position_embeddings", None) or 512
+    longest = max(min(2 * window + 3 if window <= 256 else 9, most - 4), 3)
+    lengths = np.array([longest, max(longest // 2, 2), max(longest // 2, 2), 1])
+    size = config.get_text_config().vocab_size
+    special = {value for name in ("pad", "bos", "eos", "cls", "sep") for value in _ids(config, f"{name}_token_id")}
+    plain = [token for token in range(min(size, 512)) if token not in special]
+    ids = torch.tensor([plain[17 * place % len(plain)] for place in range(int(lengths.sum()))], device=model.device)
+    return ids, Packing.of(lengths)
+
+
+def _ids(config: Any, name: str) -> list[int]:
+    value = getattr(config, name, None)
+    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+
+
+def _padded(model: PreTrainedModel, task: str, ids: Tensor, packing: Packing) -> Tensor:
+    views = [view for (view,) in packing.by_length(ids)]
+    rows = [row for view in views for row in view]
+    inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+    mask = torch.arange(inputs.shape[1], device=ids.device) < lengths[:, None]
+    output = getattr(model(input_ids=inputs, attention_mask=mask.long()), TASKS[task].output)
+    found: Tensor = output if task == "sequence-classification" else output[mask]
+    return found
+
+
+def _agree(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    difference, size = ((part.double()).norm() for part in (found - expected, expected))
+    return float(difference) <= TOLERANCE.get(expected.dtype, HALF_TOLERANCE) * max(float(size), 1e-6)
