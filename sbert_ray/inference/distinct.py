@@ -5,7 +5,7 @@ Shapes: N inputs, U distinct ones.
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,3 +34,11 @@ def distinct(inputs: Sequence[T]) -> Distinct[T]:
         return Distinct(inputs, np.arange(len(inputs)))
     places = dict(zip(values, range(len(values)), strict=True))
     return Distinct(list(values), np.fromiter(map(places.__getitem__, inputs), np.int64, len(inputs)))
+
+
+def distinct_texts(inputs: Sequence[Any]) -> Distinct[Any] | None:
+    """Return the distinct ones of texts and pairs of texts; None if there are none that are equal, or other inputs."""
+    if not all(isinstance(given, (str, tuple)) for given in inputs):
+        return None
+    found = distinct(inputs)
+    return None if len(found.values) == len(inputs) else found

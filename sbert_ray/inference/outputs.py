@@ -3,7 +3,7 @@
 Shapes: N texts, T tokens of one text, D dimensions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
@@ -46,6 +46,19 @@ def converted(
     if to_tensor:
         return torch.from_numpy(embeddings).to(device)
     return embeddings if to_numpy else list(torch.from_numpy(embeddings).to(device))
+
+
+def joined_rows(num_rows: int, parts: Iterable[tuple[slice, NDArray[np.float32]]]) -> NDArray[np.float32]:
+    """Return one array (N, D) of the parts that come with the rows that they are."""
+    joined: NDArray[np.float32] | None = None
+    for rows, part in parts:
+        if len(part) == num_rows:
+            return part
+        joined = np.empty((num_rows, part.shape[1]), np.float32) if joined is None else joined
+        joined[rows] = part
+    if joined is None:
+        raise ValueError("there must be at least one part")
+    return joined
 
 
 def as_tensors(row: Any, device: torch.device) -> Any:

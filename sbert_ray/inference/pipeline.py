@@ -1,7 +1,7 @@
 """Work that a thread does ahead of who needs it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from threading import get_ident
@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def prefetched(items: Iterable[T], work: Callable[[T], R], depth: int) -> Iterator[R]:
+def prefetched(items: Iterable[T], work: Callable[[T], R], depth: int) -> Generator[R, None, None]:
     """Yield what ``work`` makes of each item, in their order, while one thread works ahead.
 
     The thread starts with the first result that is asked for. It ends when the results do, or fail, or when the
@@ -32,7 +32,7 @@ def prefetched(items: Iterable[T], work: Callable[[T], R], depth: int) -> Iterat
     return _prefetched(items, work, depth)
 
 
-def _prefetched(items: Iterable[T], work: Callable[[T], R], depth: int) -> Iterator[R]:
+def _prefetched(items: Iterable[T], work: Callable[[T], R], depth: int) -> Generator[R, None, None]:
     pending: deque[Future[R]] = deque()
     waiting = iter(items)
     # Items are handed over by the reader, so that the thread never waits for room: a reader that is gone, or a

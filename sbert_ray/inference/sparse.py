@@ -101,6 +101,12 @@ class SparseRows:
         indices[positions], values[positions] = self.indices, self.values
         return type(self)(offsets, indices, values, self.dimension)
 
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the given rows, in their order, some of them several times perhaps."""
+        lengths = self.lengths[rows]
+        positions = flat_positions(self.offsets[rows], lengths)
+        return type(self)(_offsets(lengths), self.indices[positions], self.values[positions], self.dimension)
+
     def to_coo(self, device: torch.device | str = "cpu") -> Tensor:
         """Return them as a coalesced COO tensor (N, D)."""
         rows = np.repeat(np.arange(len(self)), self.lengths)

@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sbert_ray.inference.distinct import distinct_texts
 from sbert_ray.inference.engine import EmbedRun, embed
 from sbert_ray.inference.inputs import as_texts
-from sbert_ray.inference.outputs import converted
+from sbert_ray.inference.outputs import converted, joined_rows
 from sbert_ray.inference.pairs import as_pairs
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool
@@ -170,6 +171,7 @@ class CrossEncoder(Model):
         chunk_size: int | None = None,
         *,
         max_batch_tokens: int | None = None,
+        deduplicate: bool = False,
     ) -> Any:
         """Score pairs, as float32 in the order of ``inputs``: (N, K), or (N,) for a model with one label.
 
@@ -188,6 +190,7 @@ class CrossEncoder(Model):
             pool: Processes of `start_multi_process_pool` to share the work among.
             chunk_size: Pairs that a process gets at a time; ten chunks each if None.
             max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
+            deduplicate: Whether to compute equal pairs once, which may change the last bits of others.
 
         Raises:
             RuntimeError: A process failed.
@@ -197,6 +200,8 @@ class CrossEncoder(Model):
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         pairs, is_single = as_pairs(inputs)
+        repeated = distinct_texts(pairs) if deduplicate else None
+        pairs = pairs if repeated is None else list(repeated.values)
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
             "batch_size": batch_size,
@@ -211,6 +216,7 @@ class CrossEncoder(Model):
                 options["prompt"] = options["prompt"] or ""  # else the model's default prompt would take its place
                 parts = self._elsewhere("predict", pairs, device, pool, chunk_size, on_batch, options)
                 scores = np.concatenate(parts) if parts else self._no_scores()
+        scores = scores if repeated is None else scores[repeated.rows]
         if scores.ndim > 1 and scores.shape[1] == 1:
             scores = scores[:, 0]
         results = converted(scores, "float32", convert_to_numpy, convert_to_tensor, self.device)
@@ -230,13 +236,15 @@ class CrossEncoder(Model):
     ) -> NDArray[np.float32]:
         if device is not None:
             self.to(device)
-        run = self.score_prepared(
-            self.prepare(pairs, prompt),
-            max_batch_tokens=self._max_tokens(max_batch_tokens, batch_size),
-            activation_fn=activation_fn,
-            on_batch=on_batch,
-        )
-        scores = run.embeddings
+        max_tokens = self._max_tokens(max_batch_tokens, batch_size)
+
+        def score(ready: Prepared) -> NDArray[np.float32]:
+            run = self.score_prepared(
+                ready, max_batch_tokens=max_tokens, activation_fn=activation_fn, on_batch=on_batch
+            )
+            return run.embeddings
+
+        scores = joined_rows(len(pairs), self._runs(pairs, prompt, None, score))
         if apply_softmax and scores.shape[1] > 1:
             scores = torch.from_numpy(scores).softmax(dim=1).numpy()
         return scores

@@ -2,25 +2,35 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import nn
 
 from sbert_ray.inference.batching import cost_of
 from sbert_ray.inference.engine import Budget, Encoder, max_tokens_for
+from sbert_ray.inference.inputs import BadInputError
 from sbert_ray.inference.mixed import Labeled, texts_of
+from sbert_ray.inference.pipeline import prefetched
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool, encode_in_pool, start_pool, stop_pool
+from sbert_ray.inference.tokenization import refuse_surrogates
 from sbert_ray.models.loading import Source, load_parts, match_dtype
 from sbert_ray.models.saving import save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
 from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Pooling, Router, Transformer
 from sbert_ray.modules.work import activation_bytes, attention_length
+
+R = TypeVar("R")
+
+PART_ROWS = 16384
+"""Inputs that are prepared, and cut into batches, together: many enough that those of one length fill batches."""
+PARTS_AHEAD = 2
 
 
 class Model(nn.Sequential):
@@ -121,6 +131,36 @@ class Model(nn.Sequential):
             route = chain[0].route(inputs.labels["task"], inputs.labels["modality"])
             chain[:1] = chain[0].routes[route]
         return chain
+
+    def _runs(
+        self, inputs: Sequence[Any], prompt: str | None, task: str | None, run: Callable[[Prepared], R]
+    ) -> Iterator[tuple[slice, R]]:
+        """Yield what is computed of some inputs, and which, while a thread prepares those that come next.
+
+        Args:
+            inputs: N inputs.
+            prompt: Put before each text.
+            task: What they are, for models with a Router.
+            run: Computes what is prepared.
+        """
+        slices = [slice(start, start + PART_ROWS) for start in range(0, len(inputs), PART_ROWS)]
+        if len(slices) <= 1:  # no thread for what comes at once
+            yield slice(None), run(self.prepare(inputs, prompt, task=task))
+            return
+
+        def prepare(part: slice) -> Prepared:
+            try:
+                return self.prepare(inputs[part], prompt, task=task)
+            except ValueError:
+                refuse_surrogates([text for text in inputs if isinstance(text, (str, tuple))], 0)  # by its own row
+                raise
+
+        with closing(prefetched(slices, prepare, PARTS_AHEAD)) as prepared:
+            for part, ready in zip(slices, prepared, strict=True):
+                try:
+                    yield part, run(ready)
+                except BadInputError as error:
+                    raise BadInputError(part.start + error.row, error.reason) from error.__cause__
 
     def _max_tokens(self, max_batch_tokens: int | None, batch_size: int | None = None) -> int:
         """Return the most work of a batch, in positions of short texts: what is asked for, or what suits the device.

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sbert_ray.inference.distinct import distinct_texts
 from sbert_ray.inference.engine import EmbedRun, embed, truncate_and_normalize
 from sbert_ray.inference.inputs import as_inputs
 from sbert_ray.inference.outputs import (
@@ -24,6 +25,7 @@ from sbert_ray.inference.outputs import (
     check_choices,
     converted,
     features_by_row,
+    joined_rows,
 )
 from sbert_ray.inference.prepared import Prepared
 from sbert_ray.inference.processes import Pool
@@ -145,6 +147,7 @@ class SentenceTransformer(EmbeddingModel):
         *,
         task: str | None = None,
         max_batch_tokens: int | None = None,
+        deduplicate: bool = False,
     ) -> Any:
         """Embed texts or images, as (N, D) float32 in the order of ``inputs``, or (D,) for a single one.
 
@@ -169,6 +172,7 @@ class SentenceTransformer(EmbeddingModel):
             chunk_size: Texts that a process gets at a time; ten chunks each if None.
             task: What the inputs are, for a model with a Router: ``query``, ``document`` or another of its routes.
             max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
+            deduplicate: Whether to compute equal texts once, which may change the last bits of others.
 
         Raises:
             RuntimeError: A process failed.
@@ -178,6 +182,8 @@ class SentenceTransformer(EmbeddingModel):
         precision = precision or "float32"
         check_choices(output_value, precision, batch_size)
         rows, is_single = as_inputs(inputs, self.modalities, isinstance(self[0], Router))
+        repeated = distinct_texts(rows) if deduplicate else None
+        rows = rows if repeated is None else list(repeated.values)
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
             "batch_size": batch_size,
@@ -192,6 +198,9 @@ class SentenceTransformer(EmbeddingModel):
                 results = self._encode_here(rows, device, on_batch, **options)
             else:
                 results = self._encode_elsewhere(rows, device, pool, chunk_size, on_batch, options)
+        if repeated is not None:
+            is_array = isinstance(results, np.ndarray)
+            results = results[repeated.rows] if is_array else [results[row] for row in repeated.rows]
         if output_value == "sentence_embedding":
             results = converted(results, precision, convert_to_numpy, convert_to_tensor, self.device)
         elif precision != "float32":
@@ -213,12 +222,16 @@ class SentenceTransformer(EmbeddingModel):
     ) -> Any:
         if device is not None:
             self.to(device)
-        prepared = self.prepare(inputs, prompt, task=task)
         max_tokens = self._max_tokens(max_batch_tokens, batch_size)
         if output_value != "sentence_embedding":
+            prepared = self.prepare(inputs, prompt, task=task)
             return self._features(prepared, max_tokens, output_value, options["truncate_dim"], on_batch, task)
-        run = self.embed_prepared(prepared, max_batch_tokens=max_tokens, on_batch=on_batch, task=task, **options)
-        return run.embeddings
+
+        def embed(ready: Prepared) -> NDArray[np.float32]:
+            run = self.embed_prepared(ready, max_batch_tokens=max_tokens, on_batch=on_batch, task=task, **options)
+            return run.embeddings
+
+        return joined_rows(len(inputs), self._runs(inputs, prompt, task, embed))
 
     def _encode_elsewhere(
         self,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sbert_ray.embeddings import is_sparse, to_coo
+from sbert_ray.inference.distinct import distinct_texts
 from sbert_ray.inference.inputs import as_inputs
 from sbert_ray.inference.prepared import Prepared, rows_of_width
 from sbert_ray.inference.processes import Pool
@@ -130,6 +131,7 @@ class SparseEncoder(EmbeddingModel):
         *,
         task: str | None = None,
         max_batch_tokens: int | None = None,
+        deduplicate: bool = False,
     ) -> Any:
         """Embed texts, as a float32 COO tensor (N, D) in the order of ``inputs``, or (D,) for a single text.
 
@@ -149,6 +151,7 @@ class SparseEncoder(EmbeddingModel):
             chunk_size: Texts that a process gets at a time; ten chunks each if None.
             task: What the inputs are, for a model with a Router: ``query``, ``document`` or another of its routes.
             max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
+            deduplicate: Whether to compute equal texts once, which may change the last bits of others.
 
         Raises:
             RuntimeError: A process failed.
@@ -159,6 +162,8 @@ class SparseEncoder(EmbeddingModel):
             raise ValueError(f"batch_size must be positive, got {batch_size}")
         _check_max_active_dims(max_active_dims)
         texts, is_single = as_inputs(inputs, self.modalities, isinstance(self[0], Router))
+        repeated = distinct_texts(texts) if deduplicate else None
+        texts = texts if repeated is None else list(repeated.values)
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
             "max_batch_tokens": self._max_tokens(max_batch_tokens, batch_size),
@@ -173,6 +178,7 @@ class SparseEncoder(EmbeddingModel):
             else:
                 parts = self._elsewhere("_encode_rows", texts, device, pool, chunk_size, on_batch, options)
                 rows = SparseRows.joined(parts, self.get_embedding_dimension())
+        rows = rows if repeated is None else rows.take(repeated.rows)
         target = self.device if is_here and not save_to_cpu else torch.device("cpu")
         results = _converted(rows, convert_to_tensor and not is_single, convert_to_sparse_tensor, target)
         return results[0] if is_single else results
@@ -189,8 +195,12 @@ class SparseEncoder(EmbeddingModel):
     ) -> SparseRows:
         if device is not None:
             self.to(device)
-        prepared = self.prepare(texts, prompt, task=task)
-        return self.embed_prepared(prepared, on_batch=on_batch, task=task, **options).rows
+
+        def embed(ready: Prepared) -> SparseRows:
+            return self.embed_prepared(ready, on_batch=on_batch, task=task, **options).rows
+
+        parts = [rows for _, rows in self._runs(texts, prompt, task, embed)]
+        return parts[0] if len(parts) == 1 else SparseRows.joined(parts)
 
     @torch.inference_mode()
     def embed_prepared(

@@ -70,7 +70,8 @@ def load(name: str, task: str, folder: Path, **options: Any) -> Any:
 
 def outputs(model: Any, texts: list[Any], **options: Any) -> NDArray[np.float32]:
     if isinstance(model, CrossEncoder):
-        return model.predict([(text, TEXTS[1]) for text in texts], activation_fn=nn.Identity(), **options)
+        pairs = [(text.replace("</s>", ""), TEXTS[1]) for text in texts]  # as many as there are is all that BART takes
+        return model.predict(pairs, activation_fn=nn.Identity(), **options)
     results = model.encode(texts, **options)
     return results.to_dense().numpy() if isinstance(model, SparseEncoder) else results
 
@@ -251,3 +252,22 @@ def test_batches_come_with_their_rows(tmp_path: Path) -> None:
     batches = list(run_batches(model._encoder(), model.prepare(TEXTS), 40))
     assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(len(TEXTS)))
     assert all(batch.num_positions <= 40 or len(batch.rows) == 1 for batch in batches)
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "fill-mask", "sequence-classification"])
+def test_equal_texts_can_be_computed_once(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("BERT", task, tmp_path)
+    texts = TEXTS * 3
+    expected = outputs(model, texts)
+    seen: list[int] = []
+    prepare = model.prepare
+    monkeypatch.setattr(
+        model, "prepare", lambda inputs, *args, **kw: seen.append(len(inputs)) or prepare(inputs, *args, **kw)
+    )
+    np.testing.assert_allclose(outputs(model, texts, deduplicate=True), expected, atol=1e-6, rtol=1e-5)
+    assert seen == [len(set(TEXTS))]
+    if task == "feature-extraction":
+        tokens = model.encode(texts, output_value="token_embeddings", deduplicate=True)
+        assert [len(part) for part in tokens] == [
+            len(part) for part in model.encode(texts, output_value="token_embeddings")
+        ]
