@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from actors.images import read_images
-from actors.model_worker import VERSIONS, ModelConfig, ModelWorker
-from actors.worker import LENGTH_EDGES, Beat, Stopwatch
+from actors.model_worker import VERSIONS, Inputs, ModelConfig, ModelWorker
+from actors.stages import Beat, Stopwatch
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.kinds import num_repeated
 from sbert_ray.data.rows import Rows, strings
@@ -23,7 +23,7 @@ from sbert_ray.quantization import calibration_ranges, quantize_embeddings
 
 if TYPE_CHECKING:
     from sbert_ray.inference.prepared import Prepared
-    from sbert_ray.inference.sparse import SparseRun
+    from sbert_ray.inference.sparse import SparseRows, SparseRun
 
 MAX_OFFSET = 2**31 - 1
 IMAGES = "bytes of the images"
@@ -115,7 +115,7 @@ class Embedder(ModelWorker):
         if not self.config.image_column or not isinstance(error, BadInputError):
             return {}
         faults = {error.row: error.reason}
-        for index, image in enumerate(self._inputs(rows)):
+        for index, image in enumerate(self._images(rows)):
             try:
                 open_image(image)
             except ImageError as fault:
@@ -123,24 +123,36 @@ class Embedder(ModelWorker):
             beat(0)
         return faults
 
-    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> "Prepared":
+    def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> Inputs:
         """Tokenize the texts."""
-        config = self.config
         with watch.stage("tokenize"):
-            inputs = self._inputs(rows)
-            prepared: Prepared = self.model.prepare(inputs, config.prompt, task=config.task, on_chunk=lambda: beat(0))
-            return prepared
+            if self.config.image_column:
+                return Inputs(self._prepare_inputs(self._images(rows), beat))
+            return self.prepare_distinct(self._texts(rows), lambda texts: self._prepare_texts(texts, beat))
 
-    def compute(self, prepared: "Prepared", beat: Beat) -> Any:
+    def _prepare_texts(self, texts: Sequence[str], beat: Beat) -> "Prepared":
+        if "image" in self.model.modalities:
+            # So that the name or address of an image stays a text.
+            return self._prepare_inputs([{"text": text} for text in texts], beat)
+        return self._prepare_inputs(texts, beat)
+
+    def _prepare_inputs(self, inputs: Sequence[Any], beat: Beat) -> "Prepared":
+        config = self.config
+        prepared: Prepared = self.model.prepare(inputs, config.prompt, task=config.task, on_chunk=lambda: beat(0))
+        return prepared
+
+    def compute(self, prepared: Inputs, beat: Beat) -> Any:
         """Embed the texts."""
-        return self.model.embed_prepared(
-            prepared,
+        run = self.model.embed_prepared(
+            prepared.prepared,
             max_batch_tokens=self.config.max_batch_tokens,
             normalize_embeddings=self.config.normalize,
             truncate_dim=self.config.truncate_dim,
             on_batch=beat,
             task=self.config.task,
         )
+        beat(prepared.num_repeated)
+        return replace(run, embeddings=prepared.spread(run.embeddings))
 
     def table(self, unit: Unit, rows: Rows, result: Any) -> pa.Table:
         """Return ids, kept columns and embeddings."""
@@ -160,17 +172,15 @@ class Embedder(ModelWorker):
         """Return the columns that hold the embeddings."""
         return {"embedding": embedding_column(self.quantize(result.embeddings))}
 
-    def stats(self, rows: Rows, prepared: "Prepared", result: Any) -> dict[str, Any]:
+    def stats(self, rows: Rows, prepared: Inputs, result: Any) -> dict[str, Any]:
         """Return tokens, their histogram, and what is odd about the texts and ids."""
-        lengths = prepared.lengths
         id_column = self.config.id_column
-        longest = self.model.max_seq_length
+        counts = self.count_tokens(prepared, result)
+        if self.config.image_column:
+            counts["truncated_texts"] = 0
         return {
-            "tokens": result.num_tokens,
-            "padded_tokens": result.num_padded_tokens,
-            "token_lengths": np.histogram(lengths, LENGTH_EDGES)[0].tolist(),
+            **counts,
             "empty_texts": sum(not text.strip() for text in self._texts(rows)),
-            "truncated_texts": int((lengths >= longest).sum()) if longest and self.config.text_columns else 0,
             "duplicate_ids": num_repeated(rows.table[id_column]) if id_column else 0,
         }
 
@@ -200,8 +210,7 @@ class Embedder(ModelWorker):
             rows = self.check(next(iter(self.reader.read(unit, self.columns))), {}, beat)
             rows = rows.take(range(min(rows_per_unit, len(rows))))
             if len(rows):
-                _, _, run = self._transform(rows, beat, Stopwatch())
-                sample.append(run.embeddings)
+                sample.append(self.result_of(rows, beat).embeddings)
         if not sample:
             raise InputError(
                 f"none of the rows that int8 and uint8 would be scaled by can be embedded: {units[0]}, ..."
@@ -239,14 +248,8 @@ class Embedder(ModelWorker):
             "versions": {name: version(name) for name in VERSIONS},
         }
 
-    def _inputs(self, rows: Rows) -> list[Any]:
-        """Return what is embedded of each row: its text, or the bytes of its image."""
-        if self.config.image_column:
-            return list(rows.table[IMAGES].to_pylist())
-        texts = self._texts(rows)
-        if "image" in self.model.modalities:
-            return [{"text": text} for text in texts]  # whose name or address of an image stays a text
-        return texts
+    def _images(self, rows: Rows) -> list[bytes]:
+        return list(rows.table[IMAGES].to_pylist())
 
     def _texts(self, rows: Rows) -> list[str]:
         columns = [strings(rows.table[column])[0] for column in self.config.text_columns]
@@ -256,16 +259,17 @@ class Embedder(ModelWorker):
 class SparseEmbedder(Embedder):
     """Holds one sparse model and turns units of texts into units of indices and values."""
 
-    def compute(self, prepared: "Prepared", beat: Beat) -> "SparseRun":
+    def compute(self, prepared: Inputs, beat: Beat) -> "SparseRun":
         """Embed the texts."""
         run: SparseRun = self.model.embed_prepared(
-            prepared,
+            prepared.prepared,
             max_batch_tokens=self.config.max_batch_tokens,
             max_active_dims=self.config.max_active_dims,
             on_batch=beat,
             task=self.config.task,
         )
-        return run
+        beat(prepared.num_repeated)
+        return run if prepared.places is None else replace(run, rows=_taken(run.rows, prepared.places))
 
     def embedding_columns(self, result: "SparseRun") -> dict[str, pa.Array]:
         """Return a list of dimensions and a list of their values for each row, without a copy of either."""
@@ -286,6 +290,16 @@ class SparseEmbedder(Embedder):
         places = np.flatnonzero(~np.isfinite(result.rows.values))
         found = np.searchsorted(result.rows.offsets, places, side="right") - 1
         return dict.fromkeys(found.tolist(), "the embedding has a value that is no finite number")
+
+
+def _taken(rows: "SparseRows", places: NDArray[np.int64]) -> "SparseRows":
+    """Return those of the rows that are at ``places`` (N,)."""
+    from sbert_ray.inference.tokenized import flat_positions
+
+    lengths = rows.lengths[places]
+    found = flat_positions(rows.offsets[places], lengths)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    return replace(rows, offsets=offsets, indices=rows.indices[found], values=rows.values[found])
 
 
 def embedding_column(embeddings: NDArray[Any]) -> pa.FixedSizeListArray:

@@ -1,4 +1,7 @@
-"""The Ray actor round a plain worker."""
+"""The Ray actor round a plain worker.
+
+Nothing that is imported here may load a library with threads of its own, since `Host` sets their number first.
+"""
 
 import logging
 import os
@@ -14,7 +17,8 @@ from typing import Any
 
 import ray
 
-from actors.worker import BrokenDeviceError, device_errors
+from actors.device import BrokenDeviceError, device_errors
+from actors.threads import set_threads
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +65,21 @@ def _can_travel(error: Exception) -> bool:
     return True
 
 
+@dataclass(frozen=True)
+class Packed:
+    """Builds a worker whose code is not imported before it is built, unlike that of an actor's argument.
+
+    Args:
+        build: what makes the worker, pickled.
+    """
+
+    build: bytes
+
+    def __call__(self) -> Any:
+        """Return the worker."""
+        return pickle.loads(self.build)()
+
+
 class Host:
     """Builds a worker and runs its methods, several calls at a time, while another thread answers ``pulse``.
 
@@ -69,9 +88,12 @@ class Host:
 
     Args:
         build: makes the worker.
+        num_threads: CPU threads of this process; None leaves them as they are.
     """
 
-    def __init__(self, build: Callable[[], Any]) -> None:
+    def __init__(self, build: Callable[[], Any], num_threads: int | None = None) -> None:
+        if num_threads is not None:
+            set_threads(num_threads)
         self._build = build
         self._worker: Any = None
         self._building = threading.Lock()

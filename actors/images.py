@@ -11,7 +11,7 @@ from typing import Any
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from actors.worker import Beat
+from actors.stages import Beat
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import EXCERPT
 from sbert_ray.data.storage import redacted

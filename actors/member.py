@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 
-from actors.host import Host, Pulse
+from actors.host import Host, Packed, Pulse
 
 MAX_PAUSE_SECONDS = 60
 
@@ -21,7 +21,8 @@ class PoolOptions:
         num_workers: actors.
         num_cpus: CPUs that each actor reserves.
         num_gpus: GPUs that each actor reserves; a fraction shares one.
-        in_flight: units inside one actor at a time: one computes, the others are read or written.
+        num_threads: CPU threads of each actor; None: as many as CPUs, at least one.
+        in_flight: units inside one actor at a time: one is prepared, one computed, and one written and handed back.
         max_attempts: how often a unit may fail or take its process down before the pool looks into it, and how often
             in a row an actor may fail to start before it is given up.
         hang_seconds: time without a batch after which an actor is killed.
@@ -32,11 +33,17 @@ class PoolOptions:
     num_workers: int
     num_cpus: float = 1.0
     num_gpus: float = 0.0
-    in_flight: int = 2
+    num_threads: int | None = None
+    in_flight: int = 3
     max_attempts: int = 3
     hang_seconds: float = 300.0
     start_seconds: float = 1200.0
     speculate: bool = True
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each actor."""
+        return self.num_threads or max(int(self.num_cpus), 1)
 
 
 @dataclass(eq=False)
@@ -68,7 +75,7 @@ class Member:
             max_concurrency=self.options.in_flight,
             max_restarts=-1,
             max_task_retries=0,  # who is to blame for a death is for the pool to find out
-        ).remote(self.build)
+        ).remote(Packed(ray.cloudpickle.dumps(self.build)), self.options.threads)
         self._place()
 
     def _place(self) -> None:

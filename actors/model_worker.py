@@ -1,13 +1,25 @@
-"""What workers with a model have in common: which one, on which device, and what decides its last bits."""
+"""What workers with a model have in common: which one, on which device, and what decides its last bits.
 
+Shapes: N inputs, M distinct ones.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from actors.worker import UnitWorker
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.threads import limit_torch
+from actors.worker import LENGTH_EDGES, UnitWorker
 from sbert_ray.data.errors import InputError
 from sbert_ray.models.checkpoint import resolve_checkpoint
+
+if TYPE_CHECKING:
+    from sbert_ray.inference.prepared import Prepared
 
 VERSIONS = ("sbert-ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 
@@ -25,6 +37,7 @@ class ModelConfig:
         dtype: float type of the model's weights; None leaves it to the model.
         max_seq_length: cut texts to so many tokens; None leaves it to the model.
         max_batch_tokens: tokens per forward pass; None leaves it to the engine.
+        deduplicate: compute equal texts of a unit once.
         device: torch device; None takes a GPU if the actor has one.
         num_threads: CPU threads of this worker; None leaves them as they are.
         trust_remote_code: run code from the checkpoint.
@@ -39,10 +52,38 @@ class ModelConfig:
     dtype: str | None = None
     max_seq_length: int | None = None
     max_batch_tokens: int | None = None
+    deduplicate: bool = True
     device: str | None = None
     num_threads: int | None = None
     trust_remote_code: bool = False
     local_files_only: bool = False
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """N inputs, of which equal ones are prepared once."""
+
+    prepared: "Prepared"
+    """M of them"""
+    places: NDArray[np.int64] | None = None
+    """(N,), where each is among those; None where each has its own place"""
+
+    def __len__(self) -> int:
+        return len(self.prepared) if self.places is None else len(self.places)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """Positions that each input takes (N,)."""
+        return self.spread(self.prepared.lengths)
+
+    @property
+    def num_repeated(self) -> int:
+        """Inputs that are equal to an earlier one."""
+        return len(self) - len(self.prepared)
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values of the distinct inputs (M, ...) as those of all (N, ...)."""
+        return values if self.places is None else values[self.places]
 
 
 class ModelWorker(UnitWorker):
@@ -58,6 +99,28 @@ class ModelWorker(UnitWorker):
         super().__init__(reader, output)
         self.config = config
         self.model = load_model(config)
+
+    def prepare_distinct(self, texts: Sequence[Any], prepare: Callable[[Sequence[Any]], "Prepared"]) -> Inputs:
+        """Prepare N texts, or pairs of them, equal ones once if that is asked for."""
+        if not self.config.deduplicate:
+            return Inputs(prepare(texts))
+        from sbert_ray.inference.distinct import distinct
+
+        found = distinct(texts)
+        return Inputs(prepare(found.values), found.rows if len(found.values) < len(texts) else None)
+
+    def count_tokens(self, inputs: Inputs, run: Any) -> dict[str, Any]:
+        """Return what the report tells of N texts or pairs, of which ``run`` computed the distinct ones."""
+        longest = self.model.max_seq_length
+        return {
+            "tokens": int(inputs.lengths.sum()),
+            "computed_tokens": run.num_tokens,
+            "padded_tokens": run.num_padded_tokens,
+            "token_lengths": np.histogram(inputs.lengths, LENGTH_EDGES)[0].tolist(),
+            "truncated_texts": int((inputs.lengths >= longest).sum()) if longest else 0,
+            "duplicate_texts": inputs.num_repeated,
+            "halvings": run.num_halvings,
+        }
 
     @property
     def environment(self) -> str:
@@ -75,14 +138,12 @@ def load_model(config: ModelConfig) -> Any:
     Raises:
         InputError: if a folder on this machine is not the model that the run was planned with.
     """
-    from sbert_ray.inference.threads import limit_threads
-
     if config.is_local and (found := resolve_checkpoint(config.model).revision) != config.revision:
         raise InputError(
             f"the model folder {config.model} is {found} on this node, but the run began with {config.revision}"
         )
     if config.num_threads is not None:
-        limit_threads(config.num_threads)
+        limit_torch(config.num_threads)
     model = getattr(import_module("sbert_ray"), config.model_type)(
         config.model,
         device=config.device,

@@ -1,7 +1,7 @@
 """The reranking worker: candidates of queries to scores and ranks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from actors.model_worker import VERSIONS, ModelConfig, ModelWorker
-from actors.worker import LENGTH_EDGES, Beat, Stopwatch
+from actors.model_worker import VERSIONS, Inputs, ModelConfig, ModelWorker
+from actors.stages import Beat, Stopwatch
 from sbert_ray.data.candidates import Candidates
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import Rows
@@ -44,7 +44,7 @@ class RerankerConfig(ModelConfig):
 class _Pairs:
     """N rows as M pairs, ready for the model."""
 
-    prepared: "Prepared"
+    inputs: Inputs
     owners: NDArray[np.int64]
     """(M,), the row of each pair"""
 
@@ -91,18 +91,22 @@ class Reranker(ModelWorker):
         """Tokenize the pairs."""
         with watch.stage("tokenize"):
             pairs, owners = self._source.pairs(rows)
-            return _Pairs(self.model.prepare(pairs, self.config.prompt, on_chunk=lambda: beat(0)), owners)
+            return _Pairs(self.prepare_distinct(pairs, lambda found: self._prepare_pairs(found, beat)), owners)
+
+    def _prepare_pairs(self, pairs: Sequence[Any], beat: Beat) -> "Prepared":
+        prepared: Prepared = self.model.prepare(pairs, self.config.prompt, on_chunk=lambda: beat(0))
+        return prepared
 
     def compute(self, prepared: _Pairs, beat: Beat) -> _Scores:
         """Score the pairs."""
         run = self.model.score_prepared(
-            prepared.prepared,
+            prepared.inputs.prepared,
             max_batch_tokens=self.config.max_batch_tokens,
             activation_fn=self._activation,
             on_batch=lambda _: beat(0),
         )
         beat(int(prepared.owners.max(initial=-1)) + 1)  # progress is told in rows, not in pairs
-        return _Scores(run, prepared.owners)
+        return _Scores(replace(run, embeddings=prepared.inputs.spread(run.embeddings)), prepared.owners)
 
     def table(self, unit: Unit, rows: Rows, result: _Scores) -> pa.Table:
         """Return the candidates of each query by falling score; of equal scores the first one comes first."""
@@ -124,15 +128,10 @@ class Reranker(ModelWorker):
 
     def stats(self, rows: Rows, prepared: _Pairs, result: _Scores) -> dict[str, Any]:
         """Return tokens, their histogram, and the pairs."""
-        lengths = prepared.prepared.lengths
-        longest = self.model.max_seq_length
         return {
-            "pairs": len(lengths),
+            **self.count_tokens(prepared.inputs, result.run),
+            "pairs": len(prepared.inputs),
             "queries": len(np.unique(self.config.candidates.groups(rows))),
-            "tokens": result.run.num_tokens,
-            "padded_tokens": result.run.num_padded_tokens,
-            "token_lengths": np.histogram(lengths, LENGTH_EDGES)[0].tolist(),
-            "truncated_texts": int((lengths >= longest).sum()) if longest else 0,
         }
 
     def invalid(self, result: _Scores) -> dict[int, str]:

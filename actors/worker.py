@@ -3,19 +3,20 @@
 import logging
 import os
 import socket
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import psutil
 import pyarrow as pa
 
+from actors.device import BrokenDeviceError, device_errors
+from actors.stages import Beat, Stage, Stopwatch, ahead
 from sbert_ray.data.dataset import RowReader
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.rows import BadRow, Rows
@@ -26,53 +27,25 @@ from sbert_ray.data.units import Unit
 logger = logging.getLogger(__name__)
 
 
-class BrokenDeviceError(RuntimeError):
-    """The device fails every call of this process from now on, as after an assertion in a CUDA kernel."""
-
-
-class DeviceMemoryError(OSError):
-    """The device has no memory left, be it for a while, since others may share it; that is for the pool to find out."""
-
-
-Beat = Callable[[int], None]
-"""Called after each batch with its rows: a sign of life, and progress."""
-
 MAX_FAILURES = 16
 """Rows of a unit that may fail one by one; more mean that something other than the rows is wrong."""
 SHOWN = 20
 NOT_THE_ROWS = (MemoryError, OSError, InputError, BrokenDeviceError)
 """Failures that are no row's fault."""
-FULL_DEVICE = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""How libraries of CUDA say that memory runs out, where it is not torch that allocates."""
-WAIT_SECONDS = 0.5
-"""Between signs of life of a unit that waits for the device."""
 LENGTH_EDGES = (*range(0, 128, 8), *range(128, 513, 32), 1024, 2048, 4096, 8192, 16384, 32768, 2**30)
 """Bounds of the token-length histograms in reports."""
 
 
-@dataclass
-class Stopwatch:
-    """Adds up the seconds of named stages."""
+@dataclass(frozen=True, order=True)
+class Usage:
+    """What a worker's process has used so far; of several reports of one process the latest holds."""
 
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time in the block under ``name``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
-
-    def each(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield ``items``, counting the time that each takes to come under ``name``."""
-        while True:
-            with self.stage(name):
-                item = next(items, None)
-            if item is None:
-                return
-            yield item
+    cpu_seconds: float
+    """Of all its threads, since its first unit was begun."""
+    device_seconds: float
+    """In which its device computed, whatever became of the results."""
+    device_span: float
+    """Since its device computed for the first time."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +61,31 @@ class UnitReport:
     """What else decides the last bits, such as the device's kind; the same in all units of an output."""
     worker: str
     peak_memory_bytes: int
+    usage: Usage
+    begun: float
+    """Seconds since the epoch, as ``finished``."""
     finished: float
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Rows of a unit on their way: what was read of them, and then what was made of those that are good."""
+
+    num_rows: int
+    """Rows that the input has, good and bad."""
+    rows: Rows
+    prepared: Any = None
+    result: Any = None
+    error: Exception | None = None
+    """Why they could not be prepared."""
 
 
 class UnitWorker(ABC):
     """Reads a unit, turns its rows into a table, writes and commits it.
 
-    Two units may be inside one worker at a time: while one computes, the other is read and prepared, or written. Only
-    one computes.
+    Several units may be inside one worker at a time: while one computes, others are read, prepared and written. So are
+    the parts of a unit that is read in parts. One at a time is prepared, and one computed, in the order in which they
+    come.
 
     Args:
         reader: gives the rows of a unit.
@@ -106,7 +96,8 @@ class UnitWorker(ABC):
         self.reader = reader
         self.storage = Storage(output)
         self.name = f"{socket.gethostname()}:{os.getpid()}"
-        self._device = threading.Lock()
+        self._preparing, self._device = Stage("prepare"), Stage("device")
+        self._cpu_begun: float | None = None
 
     @property
     @abstractmethod
@@ -147,21 +138,35 @@ class UnitWorker(ABC):
         Raises:
             InputError: if the input is damaged.
         """
-        watch = Stopwatch()
+        begun, watch = time.time(), Stopwatch()
+        if self._cpu_begun is None:
+            self._cpu_begun = time.process_time()
         totals: dict[str, Any] = {}
         with unit_output(self.storage, unit) as output:
-            for rows in watch.each("read", self.reader.read(unit, self.columns)):
-                totals = _add(totals, {"rows": len(rows) + len(rows.bad)})
-                good, prepared, result = self._transform(self._checked(rows, excluded or {}, beat, watch), beat, watch)
-                totals = _add(totals, self.stats(good, prepared, result))
-                with watch.stage("write"):
-                    output.write(self.table(unit, good, result))
-                output.bad.extend(good.bad)
+            # Each stage has a thread, so that it works on one part of the unit while the next stage has the one before.
+            read = ahead(self._read(unit, excluded or {}, beat, watch))
+            computed = ahead(self._computed(ahead(self._prepared(read, beat, watch)), beat, watch))
+            with closing(computed):
+                for chunk in computed:
+                    totals = _add(totals, {"rows": chunk.num_rows})
+                    totals = _add(totals, self.stats(chunk.rows, chunk.prepared, chunk.result))
+                    with watch.stage("write"):
+                        output.write(self.table(unit, chunk.rows, chunk.result))
+                    output.bad.extend(chunk.rows.bad)
             with watch.stage("write"):
                 committed = output.commit()
         totals["seconds"] = dict(watch.seconds)
-        memory = peak_memory_bytes()
-        return UnitReport(committed, totals, output.bad[:SHOWN], self.environment, self.name, memory, time.time())
+        return UnitReport(
+            committed=committed,
+            stats=totals,
+            bad=output.bad[:SHOWN],
+            environment=self.environment,
+            worker=self.name,
+            peak_memory_bytes=peak_memory_bytes(),
+            usage=Usage(time.process_time() - self._cpu_begun, *self._device.usage()),
+            begun=begun,
+            finished=time.time(),
+        )
 
     def positions(self, unit: Unit, beat: Beat) -> list[int]:
         """Return the positions of the rows of ``unit`` that can be read, for ``probe``."""
@@ -186,32 +191,58 @@ class UnitWorker(ABC):
             except Exception as error:  # noqa: BLE001 - the process lives, and that is the question
                 logger.debug("rows of %s fail without harm: %s", unit, error)
 
-    def _checked(self, rows: Rows, excluded: Mapping[int, str], beat: Beat, watch: Stopwatch) -> Rows:
-        with watch.stage("read"):
-            return self.check(rows, excluded, beat)
+    def result_of(self, rows: Rows, beat: Beat) -> Any:
+        """Return what is computed of ``rows``, less those that the model fails at."""
+        watch = Stopwatch()
+        chunks = iter([_Chunk(len(rows), rows)])
+        [chunk] = self._computed(self._prepared(chunks, beat, watch), beat, watch)
+        return chunk.result
+
+    # The stages of a unit
+
+    def _read(self, unit: Unit, excluded: Mapping[int, str], beat: Beat, watch: Stopwatch) -> Iterator[_Chunk]:
+        for rows in watch.each("read", self.reader.read(unit, self.columns)):
+            with watch.stage("read"):
+                good = self.check(rows, excluded, beat)
+            yield _Chunk(len(rows) + len(rows.bad), good)
+
+    def _prepared(self, chunks: Iterator[_Chunk], beat: Beat, watch: Stopwatch) -> Iterator[_Chunk]:
+        for chunk in chunks:
+            yield self._try_to_prepare(chunk, beat, watch)
+
+    def _try_to_prepare(self, chunk: _Chunk, beat: Beat, watch: Stopwatch) -> _Chunk:
+        try:
+            return replace(chunk, prepared=self._prepare(chunk.rows, beat, watch))
+        except NOT_THE_ROWS:
+            raise
+        except Exception as error:  # noqa: BLE001 - the rows to blame are looked for when it is their turn
+            return replace(chunk, error=error)
+
+    def _computed(self, chunks: Iterator[_Chunk], beat: Beat, watch: Stopwatch) -> Iterator[_Chunk]:
+        for chunk in chunks:
+            yield self._transform(chunk, beat, watch)
+
+    def _prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> Any:
+        return self._preparing.run(partial(self.prepare, rows, beat, watch), beat, watch)
+
+    def _compute(self, prepared: Any, beat: Beat, watch: Stopwatch) -> Any:
+        def compute() -> Any:
+            with watch.stage("compute"), device_errors():
+                return self.compute(prepared, beat)
+
+        return self._device.run(compute, beat, watch)
 
     def _run(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Any, Any]:
-        prepared = self.prepare(rows, beat, watch)
-        with self._turn(beat, watch), watch.stage("compute"), device_errors():
-            return prepared, self.compute(prepared, beat)
+        prepared = self._prepare(rows, beat, watch)
+        return prepared, self._compute(prepared, beat, watch)
 
-    @contextmanager
-    def _turn(self, beat: Beat, watch: Stopwatch) -> Iterator[None]:
-        """Wait for the device, and have it alone in the block.
-
-        Whoever waits is alive: if the one that computes hangs, it is that one which gives no sign.
-        """
-        with watch.stage("wait"):
-            while not self._device.acquire(timeout=WAIT_SECONDS):
-                beat(0)
+    def _transform(self, chunk: _Chunk, beat: Beat, watch: Stopwatch) -> _Chunk:
+        """Compute what is prepared, of the rows that the model does not fail at."""
+        rows, prepared = chunk.rows, chunk.prepared
         try:
-            yield
-        finally:
-            self._device.release()
-
-    def _transform(self, rows: Rows, beat: Beat, watch: Stopwatch) -> tuple[Rows, Any, Any]:
-        try:
-            prepared, result = self._run(rows, beat, watch)
+            if chunk.error is not None:
+                raise chunk.error
+            result = self._compute(prepared, beat, watch)
         except NOT_THE_ROWS:
             raise
         except Exception as error:  # noqa: BLE001 - whatever one row does to the model, the others shall not suffer
@@ -223,7 +254,7 @@ class UnitWorker(ABC):
         while reasons := self.invalid(result):
             rows = self.quarantine(rows, reasons)
             prepared, result = self._run(rows, beat, watch)
-        return rows, prepared, result
+        return replace(chunk, rows=rows, prepared=prepared, result=result)
 
     def close(self) -> None:  # noqa: B027 - most have nothing to do
         """Let go of what outlives the process, if there is such a thing."""
@@ -244,30 +275,6 @@ class UnitWorker(ABC):
     @abstractmethod
     def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:
         """Return ``rows`` less those at the given indices, which become bad rows."""
-
-
-@contextmanager
-def device_errors() -> Iterator[None]:
-    """Tell failures of the device in the block from those of what it computes.
-
-    Raises:
-        DeviceMemoryError: instead of an error that says that its memory runs out.
-        BrokenDeviceError: instead of one after which it is of no more use.
-    """
-    try:
-        yield
-    except Exception as error:
-        if _is_out_of_memory(error):
-            hint = "lower --max-batch-tokens, or give the worker a device of its own"
-            raise DeviceMemoryError(f"the device is out of memory; {hint}: {error}") from error
-        if "CUDA error" in str(error):
-            raise BrokenDeviceError(str(error)) from error
-        raise
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    kinds = {kind.__name__ for kind in type(error).__mro__}  # by name, since drivers know no torch
-    return "OutOfMemoryError" in kinds or any(sign in str(error) for sign in FULL_DEVICE)
 
 
 def find_failures(run: Callable[[range], object], rows: range, error: Exception) -> dict[int, str]:

@@ -18,7 +18,7 @@ from sbert_ray.models.checkpoint import (
     resolve_checkpoint,
 )
 
-RUNNING = ("dtype", "max_seq_length", "max_batch_tokens")
+RUNNING = ("dtype", "max_seq_length", "max_batch_tokens", "deduplicate")
 """Settings that change results and that workers know by the same names."""
 
 
@@ -37,6 +37,9 @@ class ModelJob(UnitJob):
     )
     max_batch_tokens: PositiveInt | None = Field(
         default=None, description="tokens, padding included, per forward pass; none: what suits the device"
+    )
+    deduplicate: bool = Field(
+        default=True, description="compute equal texts of a unit of work once; the output has all rows all the same"
     )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the model")
     local_files_only: bool = Field(default=False, description="use only what was downloaded before, on each node")
@@ -143,7 +146,7 @@ class ModelJob(UnitJob):
             "is_local": is_local,
             "prompt": self.resolved_prompt,
             "device": None if options.num_gpus else "cpu",
-            "num_threads": None if options.num_gpus else max(int(options.num_cpus), 1),
+            "num_threads": options.threads,
             "trust_remote_code": self.trust_remote_code,
             "local_files_only": self.local_files_only,
             **{name: getattr(self, name) for name in RUNNING},

@@ -48,6 +48,7 @@ def render_html(report: dict[str, Any]) -> str:
             phases_chart=charts.stacked_bar(phases, title="Time of the workers", format_value=duration),
             phases=_parts(phases),
             busy=_busy(report),
+            stages=PHASES,
         )
     )
 
@@ -145,9 +146,9 @@ def _parts(phases: list[tuple[str, float]]) -> list[Part]:
 
 
 def _busy(report: dict[str, Any]) -> float | None:
-    """Return the share of the time after start-up in which the workers' devices computed."""
+    """Return the share of the time from the first unit to the last in which the workers' devices computed."""
     seconds = report["seconds"]
-    available = (seconds["wall"] - seconds["startup"]) * len(report["workers"])
+    available = (seconds["wall"] - seconds["startup"] - seconds["shutdown"]) * len(report["workers"])
     return min(seconds["compute"] / available, 1.0) if available > 0 else None
 
 
@@ -160,7 +161,9 @@ def _figures(report: dict[str, Any]) -> list[Figure]:
     figures = [
         Figure("Rows", large(rows["output"]), f"of {large(rows['input'])} read{resumed}"),
         Figure("Rows per second", number(throughput["rows_per_second"]), workers),
-        Figure("Tokens per second", large(throughput["tokens_per_second"]), f"{large(tokens['real'])} tokens in all"),
+        Figure(
+            "Tokens per second", large(throughput["tokens_per_second"]), f"{large(tokens['computed'])} tokens computed"
+        ),
         Figure("Padding", percent(report["padding_share"]), f"{large(tokens['padded'])} positions computed"),
         Figure("Wall clock", duration(seconds["wall"]), f"{duration(seconds['startup'])} to start up"),
         Figure("Bad rows", number(rows["bad"]), "quarantined" if rows["bad"] else "none quarantined"),

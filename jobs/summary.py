@@ -1,23 +1,28 @@
 """A run's records, added up one by one into its report, in memory that does not grow with them."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
 from typing import Any
 
-from actors.worker import LENGTH_EDGES, UnitReport, peak_memory_bytes
+from actors.worker import LENGTH_EDGES, UnitReport, Usage, peak_memory_bytes
 from sbert_ray.data.manifest import Record
 from sbert_ray.data.rows import BadRow
 
 MAX_BINS = 200
 MAX_SHOWN = 100
 MAX_WORKERS = 1000
+OTHERS = "others"
+"""The line of workers beyond those."""
 PAIR_COUNTS = ("pairs", "queries")
 """What only jobs that score pairs count."""
-COUNTS = ("rows", "tokens", "padded_tokens", "empty_texts", "truncated_texts", "duplicate_ids", *PAIR_COUNTS)
+TEXT_COUNTS = ("empty_texts", "truncated_texts", "duplicate_texts", "duplicate_ids")
+RARE_COUNTS = (*PAIR_COUNTS, "halvings")
+"""What a report tells only where it is not zero."""
+COUNTS = ("rows", "tokens", "computed_tokens", "padded_tokens", *TEXT_COUNTS, *RARE_COUNTS)
 VERSIONS = ("sbert-ray", "ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy", "fsspec")
 PHASES = ("read", "tokenize", "wait", "compute", "write")
 
@@ -28,6 +33,8 @@ def record_of(unit: int, report: UnitReport, run: int, attempts: int) -> Record:
         "worker": report.worker,
         "environment": report.environment,
         "peak_memory_bytes": report.peak_memory_bytes,
+        "usage": asdict(report.usage),
+        "begun": report.begun,
         "finished": report.finished,
         "bad": [asdict(row) for row in report.bad],
     }
@@ -97,6 +104,8 @@ class Totals:
     """Workers of the present run at a time."""
     first_work: float | None = None
     """When the first worker of the present run began its first unit."""
+    last_work: float | None = None
+    """When the last unit of the present run so far was finished."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     new: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
     """Counts of the present run alone."""
@@ -127,14 +136,15 @@ class Totals:
             self.new[name] += stats.get(name, 0)
         for name in PHASES:
             self.seconds[name] += stats.get("seconds", {}).get(name, 0.0)
-        began = stats["finished"] - sum(stats.get("seconds", {}).values())
-        self.first_work = min(self.first_work or began, began)
-        counts = (stats.get("rows", 0), stats.get("tokens", 0))
-        self.timeline.add(began - self.begun, stats["finished"] - self.begun, counts)
+        begun, finished = stats["begun"], stats["finished"]
+        self.first_work = min(self.first_work or begun, begun)
+        self.last_work = max(self.last_work or finished, finished)
+        counts = (stats.get("rows", 0), stats.get("computed_tokens", 0))
+        self.timeline.add(begun - self.begun, finished - self.begun, counts)
         self._add_worker(record, stats)
 
     def _add_worker(self, record: Record, stats: Mapping[str, Any]) -> None:
-        name = stats["worker"] if stats["worker"] in self.workers or len(self.workers) < MAX_WORKERS else "others"
+        name = stats["worker"] if stats["worker"] in self.workers or len(self.workers) < MAX_WORKERS else OTHERS
         worker = self.workers.setdefault(
             name,
             {
@@ -142,32 +152,48 @@ class Totals:
                 "units": 0,
                 "rows": 0,
                 "tokens": 0,
-                "seconds_compute": 0.0,
+                "seconds": dict.fromkeys(PHASES, 0.0),
+                "usage": Usage(0.0, 0.0, 0.0),
                 "peak_memory_bytes": 0,
                 "retries": 0,
             },
         )
         worker["units"] += 1
         worker["rows"] += stats.get("rows", 0)
-        worker["tokens"] += stats.get("tokens", 0)
-        worker["seconds_compute"] += stats.get("seconds", {}).get("compute", 0.0)
+        worker["tokens"] += stats.get("computed_tokens", 0)
+        for phase in PHASES:
+            worker["seconds"][phase] += stats.get("seconds", {}).get(phase, 0.0)
+        if name != OTHERS:
+            worker["usage"] = max(worker["usage"], Usage(**stats["usage"]))  # it only grows, so this is the latest
         worker["peak_memory_bytes"] = max(worker["peak_memory_bytes"], stats["peak_memory_bytes"])
         worker["retries"] += record.attempts - 1
 
     def worker_table(self) -> list[dict[str, Any]]:
         """Return a line per worker of the present run."""
         return [
-            worker | {"rows_per_second": worker["rows"] / max(worker["seconds_compute"], 1e-9)}
+            {name: value for name, value in worker.items() if name != "usage"}
+            | {
+                "rows_per_second": worker["rows"] / max(worker["seconds"]["compute"], 1e-9),
+                "cpu_seconds": worker["usage"].cpu_seconds,
+                "device_idle_share": idle_share([worker["usage"]]),
+            }
             for _, worker in sorted(self.workers.items())
         ]
+
+    @property
+    def device_idle_share(self) -> float | None:
+        """How much of their time the devices of the present run computed nothing, from the first batch of each on."""
+        return idle_share([worker["usage"] for worker in self.workers.values()])
 
     def report(self, cost_per_worker_hour: float | None) -> dict[str, Any]:
         """Return the numbers of ``report.json``."""
         now = time.time()
         wall = now - self.begun
         startup = max((self.first_work or now) - self.begun, 0.0)
-        working = max(wall - startup, 1e-9)
-        real, padded, rows = self.counts["tokens"], self.counts["padded_tokens"], self.new["rows"]
+        shutdown = max(now - (self.last_work or now), 0.0)
+        working = max(wall - startup - shutdown, 1e-9)
+        computed, padded, rows = self.counts["computed_tokens"], self.counts["padded_tokens"], self.new["rows"]
+        workers = self.worker_table()
         hours = wall * self.num_workers / 3600
         return {
             "started": _iso(self.begun),
@@ -184,22 +210,24 @@ class Totals:
                 "retried": self.retried,
                 "speculated": self.speculated,
             },
-            "tokens": {"real": real, "padded": padded},
-            "padding_share": 1 - real / padded if padded else 0.0,
+            "tokens": {"real": self.counts["tokens"], "computed": computed, "padded": padded},
+            "padding_share": 1 - computed / padded if padded else 0.0,
             "bytes_out": self.num_bytes,
-            "seconds": {"wall": wall, "startup": startup, **self.seconds},
+            "seconds": {"wall": wall, "startup": startup, "shutdown": shutdown, **self.seconds},
+            "cpu_seconds": sum(worker["cpu_seconds"] for worker in workers),
+            "device_idle_share": self.device_idle_share,
             "throughput": {
                 "rows_per_second": rows / working,
-                "tokens_per_second": self.new["tokens"] / working,
+                "tokens_per_second": self.new["computed_tokens"] / working,
                 "timeline": [
                     {"t": middle, "rows_per_second": rates[0], "tokens_per_second": rates[1]}
                     for middle, rates in self.timeline.rates()
                 ],
             },
             "token_lengths": {"edges": list(LENGTH_EDGES), "counts": self.lengths},
-            **{name: self.counts[name] for name in ("empty_texts", "truncated_texts", "duplicate_ids")},
-            **{name: self.counts[name] for name in PAIR_COUNTS if self.counts[name]},
-            "workers": self.worker_table(),
+            **{name: self.counts[name] for name in TEXT_COUNTS},
+            **{name: self.counts[name] for name in RARE_COUNTS if self.counts[name]},
+            "workers": workers,
             "bad_rows": {"count": self.bad_rows, "shown": [asdict(row) for row in self.shown]},
             "driver": {"peak_memory_bytes": peak_memory_bytes()},
             "cost_per_million_rows": cost_per_worker_hour * hours / rows * 1e6
@@ -207,6 +235,15 @@ class Totals:
             else None,
             "versions": {"python": python_version(), **{name: _version(name) for name in VERSIONS}},
         }
+
+
+def idle_share(usages: Iterable[Usage]) -> float | None:
+    """Return the share of workers' time, from the first computation of each to its last report, without computation."""
+    seconds = span = 0.0
+    for usage in usages:
+        seconds += usage.device_seconds
+        span += usage.device_span
+    return max(1 - seconds / span, 0.0) if span else None
 
 
 def _iso(seconds: float) -> str:

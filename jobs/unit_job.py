@@ -107,8 +107,9 @@ class UnitJob(Job):
     num_gpus_per_worker: Annotated[NonNegativeFloat, AfterValidator(part_or_whole)] | None = Field(
         default=None, description="GPUs of each worker, a fraction shares one; none: 1 where the cluster has GPUs"
     )
-    num_cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=1, description="CPUs, and so threads, of each worker"
+    num_cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="CPUs, and so threads, of each worker; none: 1, and with GPUs as many threads as CPUs for each GPU",
     )
     rows_per_unit: PositiveInt | None = Field(
         default=None, description="rows per unit of work and output file; none: 256 to 16384, by the size of the input"
@@ -238,10 +239,11 @@ class UnitJob(Job):
                 self._check_seen(run, record)
                 manifest.append([record])
                 totals.add(record)
-                metrics.add(record.rows, record.stats.get("tokens", 0), record.bad_rows)
+                counts = {"rows": record.rows, "tokens": record.stats.get("tokens", 0), "bad_rows": record.bad_rows}
+                metrics.add(counts, record.stats["seconds"], totals.device_idle_share)
                 self._check_bad_rows(run)
             note = f"{totals.bad_rows} bad" if totals.bad_rows else ""
-            progress.show(totals.counts["rows"] + pool.rows_in_flight, totals.new["tokens"], note)
+            progress.show(totals.counts["rows"] + pool.rows_in_flight, totals.new["computed_tokens"], note)
         totals.speculated = pool.speculations
         if manifest.num_done < manifest.plan.num_units:
             raise AssertionError(f"{manifest.plan.num_units - manifest.num_done} units were never finished")
@@ -278,13 +280,15 @@ class UnitJob(Job):
         num_gpus = self.num_gpus_per_worker
         if num_gpus is None:
             num_gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
-        each, total = ("GPU", num_gpus) if num_gpus else ("CPU", self.num_cpus_per_worker)
+        num_cpus = self.num_cpus_per_worker or 1.0
+        each, total = ("GPU", num_gpus) if num_gpus else ("CPU", num_cpus)
         fitting = max(int(resources.get(each, 0) / total), 1)
         left = run.manifest.plan.num_units - run.manifest.num_done
         return PoolOptions(
             num_workers=min(self.num_workers or fitting, left),
-            num_cpus=self.num_cpus_per_worker,
+            num_cpus=num_cpus,
             num_gpus=num_gpus,
+            num_threads=_share_of_cpus(num_gpus) if num_gpus and self.num_cpus_per_worker is None else None,
             hang_seconds=self.hang_seconds,
             max_attempts=self.max_attempts,
         )
@@ -378,6 +382,16 @@ def _start_ray(address: str | None) -> None:
         raise PoolError(f"cannot use Ray at {address!r}: {error}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_stop)  # Ray's own handler exits with another code
+
+
+def _share_of_cpus(num_gpus: float) -> int:
+    """Return the CPUs that belong to so many GPUs, on the node that has the fewest for each.
+
+    They are not reserved, since then a driver that holds one would keep the last worker from its node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
+    share = min((resources.get("CPU", 0.0) / resources["GPU"] for resources in nodes), default=0.0)
+    return max(int(share * num_gpus), 1)
 
 
 def _expected_rows(dataset: Dataset, limit: int | None) -> int:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from actors.device import BrokenDeviceError
 from actors.embedder import Embedder, EmbedderConfig
-from actors.worker import BrokenDeviceError, UnitReport
+from actors.worker import UnitReport
 from sbert_ray import SentenceTransformer
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.errors import InputError
@@ -295,10 +296,12 @@ def test_another_model_on_this_node_is_refused(tmp_path: Path, tiny_checkpoint: 
 
 
 def test_tokenizing_gives_signs_of_life(tmp_path: Path, tiny_checkpoint: Path) -> None:
-    worker = make_embedder(tmp_path, tiny_checkpoint, dataset(["the cat " * 200_000] * 3))
+    worker = make_embedder(
+        tmp_path, tiny_checkpoint, dataset(["the cat " * 200_000 + word for word in ("ran", "sat", "slow")])
+    )
     beats: list[int] = []
     worker.process(Unit(0, "a.parquet", 0, 3), beats.append)
-    assert beats == [0, 0, 0, 3]
+    assert (beats[:3], sum(beats)) == ([0, 0, 0], 3)
 
 
 def test_a_megabyte_of_text_is_cut_like_any_other(embed: Embed) -> None:

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from actors.device import DeviceMemoryError
 from actors.host import Host
-from actors.worker import DeviceMemoryError
 from tests.actors.unreadable import TwoPartError, TwoPartOSError
 
 SECONDS = 30

@@ -14,8 +14,8 @@ import psutil
 import pytest
 import ray
 
+from actors.device import BrokenDeviceError, DeviceMemoryError
 from actors.pool import Pool, PoolError, PoolOptions, UnitFailedError
-from actors.worker import BrokenDeviceError, DeviceMemoryError
 from sbert_ray.data.units import Unit
 
 pytestmark = pytest.mark.usefixtures("ray_local")

@@ -1,10 +1,12 @@
-"""What workers share: the search for rows that fail, turns at the device, and the stopwatch."""
+"""What workers share: the search for rows that fail, stages at work at the same time, and what they tell of it."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -12,18 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from actors.worker import (
-    MAX_FAILURES,
-    Beat,
-    BrokenDeviceError,
-    DeviceMemoryError,
-    Stopwatch,
-    UnitWorker,
-    find_failures,
-)
+from actors.device import BrokenDeviceError, DeviceMemoryError
+from actors.member import PoolOptions
+from actors.stages import Beat, Stopwatch
+from actors.worker import MAX_FAILURES, UnitWorker, find_failures
+from jobs.summary import idle_share
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.rows import Rows
 from sbert_ray.data.units import Unit
+from tests.actors.test_stages import Clock
 
 SECONDS = 30
 """More than anything here takes."""
@@ -160,13 +159,134 @@ def test_a_unit_that_waits_for_the_device_gives_signs_of_life(tmp_path: Path) ->
         assert {call.result(SECONDS).committed.rows for call in (computing, waiting)} == {3}
 
 
-def test_the_stopwatch_adds_up_stages() -> None:
-    watch = Stopwatch()
-    begun = time.perf_counter()
-    for _ in range(2):
-        with watch.stage("work"):
-            time.sleep(0.01)
-    assert list(watch.each("read", iter([1, 2]))) == [1, 2]
-    assert watch.seconds["work"] >= 0.02
-    assert sum(watch.seconds.values()) <= time.perf_counter() - begun
-    assert set(watch.seconds) == {"work", "read"}
+@pytest.mark.parametrize("num_units", [1, 4])
+def test_four_stages_work_on_four_parts_at_the_same_time(tmp_path: Path, num_units: int) -> None:
+    """Each stage of a certain part waits for the others, of the parts before and after: else they would not meet."""
+    meeting = threading.Barrier(4)
+
+    class Staged(Lengths):
+        def meet(self, text: str, expected: str) -> None:
+            if text == expected:
+                meeting.wait(SECONDS)
+
+        def check(self, rows: Rows, excluded: Mapping[int, str], beat: Beat) -> Rows:
+            self.meet(rows.table["text"][0].as_py(), "text 3")
+            return super().check(rows, excluded, beat)
+
+        def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> list[str]:
+            texts = super().prepare(rows, beat, watch)
+            self.meet(texts[0], "text 2")
+            return texts
+
+        def compute(self, prepared: list[str], beat: Beat) -> list[int]:
+            self.meet(prepared[0], "text 1")
+            return super().compute(prepared, beat)
+
+        def table(self, unit: Unit, rows: Rows, result: list[int]) -> pa.Table:
+            self.meet(rows.table["text"][0].as_py(), "text 0")
+            return super().table(unit, rows, result)
+
+    worker = Staged(tmp_path, lambda texts: None)
+    lines = [f'{{"text": "text {number}"}}\n' for number in range(4)]
+    if num_units == 1:
+        units = [write_lines(tmp_path, 0, lines)]
+    else:
+        units = [write_lines(tmp_path, number, [line]) for number, line in enumerate(lines)]
+    worker.reader = replace(worker.reader, max_rows=1)
+    with ThreadPoolExecutor() as threads:
+        # The parts come in order even where they are units: each begins when the one before is ahead of it.
+        calls = []
+        for unit in units:
+            calls.append(threads.submit(worker.process, unit, silent))
+            time.sleep(0.1)
+        reports = [call.result(SECONDS) for call in calls]
+    assert sum(report.committed.rows for report in reports) == 4
+
+
+def write_lines(folder: Path, number: int, lines: list[str]) -> Unit:
+    """Write a file of JSON lines beside the others, and return the unit that it is."""
+    (folder / f"in/{number}.jsonl").write_text("".join(lines))
+    return Unit(number, f"{number}.jsonl", 0, None)
+
+
+def test_a_part_that_cannot_be_prepared_waits_for_its_turn_and_costs_its_bad_rows_alone(tmp_path: Path) -> None:
+    class Picky(Lengths):
+        def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> list[str]:
+            texts = super().prepare(rows, beat, watch)
+            if "bad" in texts:
+                raise ValueError("no such text")
+            return texts
+
+    worker = Picky(tmp_path, lambda texts: None)
+    worker.reader = replace(worker.reader, max_rows=2)
+    unit = write_lines(tmp_path, 0, [f'{{"text": "{text}"}}\n' for text in ("a", "b", "bad", "c", "d", "e")])
+    report = worker.process(unit, silent)
+    assert (report.committed.rows, report.committed.bad_rows, report.stats["rows"]) == (5, 1, 6)
+    assert [row.reason for row in report.bad] == ["ValueError: no such text"]
+    assert pq.read_table(tmp_path / "out" / report.committed.file)["length"].to_pylist() == [1] * 5
+
+
+def test_a_unit_that_fails_ends_with_its_error_and_leaves_nothing(tmp_path: Path) -> None:
+    def device(texts: list[str]) -> None:
+        if "2" in texts:
+            raise BrokenDeviceError("CUDA error: device-side assert triggered")
+
+    worker = Lengths(tmp_path, device)
+    worker.reader = replace(worker.reader, max_rows=1)
+    unit = write_lines(tmp_path, 0, [f'{{"text": "{number}"}}\n' for number in range(5)])
+    with pytest.raises(BrokenDeviceError, match="device-side assert"):
+        worker.process(unit, silent)
+    assert list((tmp_path / "out/data").iterdir()) == []
+
+
+def test_the_report_tells_how_long_the_device_was_idle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A toy whose stages take 2, 3 and 1 seconds of its own clock, one unit after the other."""
+    clock = Clock()
+    monkeypatch.setattr("actors.stages.time", SimpleNamespace(perf_counter=clock.perf_counter))
+
+    class Slow(Lengths):
+        def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> list[str]:
+            with watch.stage("tokenize"):
+                clock.now += 2.0
+            return super().prepare(rows, beat, watch)
+
+        def table(self, unit: Unit, rows: Rows, result: list[int]) -> pa.Table:
+            clock.now += 1.0
+            return super().table(unit, rows, result)
+
+    def device(texts: list[str]) -> None:
+        clock.now += 3.0
+
+    worker = Slow(tmp_path, device)
+    first = worker.process(UNIT, silent)
+    assert (first.usage.device_seconds, first.usage.device_span) == (3.0, 4.0)  # from when it computed first
+    second = worker.process(replace(UNIT, index=1), silent)
+    assert (second.usage.device_seconds, second.usage.device_span) == (6.0, 4.0 + 2.0 + 3.0 + 1.0)
+    assert second.stats["seconds"] == {"read": 0.0, "tokenize": 2.0, "wait": 0.0, "compute": 3.0, "write": 1.0}
+    assert idle_share([second.usage]) == pytest.approx(0.4)
+    assert 0 < first.usage.cpu_seconds < second.usage.cpu_seconds
+    assert first.begun <= first.finished <= second.begun
+
+
+def test_a_device_with_units_ahead_is_hardly_idle(tmp_path: Path) -> None:
+    """The stages together take twice as long as computing, and hide behind it."""
+
+    class Slow(Lengths):
+        def check(self, rows: Rows, excluded: Mapping[int, str], beat: Beat) -> Rows:
+            time.sleep(0.1)
+            return super().check(rows, excluded, beat)
+
+        def prepare(self, rows: Rows, beat: Beat, watch: Stopwatch) -> list[str]:
+            time.sleep(0.1)
+            return super().prepare(rows, beat, watch)
+
+        def table(self, unit: Unit, rows: Rows, result: list[int]) -> pa.Table:
+            time.sleep(0.1)
+            return super().table(unit, rows, result)
+
+    worker = Slow(tmp_path, lambda texts: time.sleep(0.2))
+    with ThreadPoolExecutor(PoolOptions(1).in_flight) as threads:
+        calls = [threads.submit(worker.process, replace(UNIT, index=index), silent) for index in range(8)]
+        usage = max(call.result(SECONDS).usage for call in calls)
+    assert usage.device_seconds >= 1.6
+    assert idle_share([usage]) < 0.3  # one unit after the other it would be 0.6

@@ -141,6 +141,7 @@ def test_settings_are_what_changes_results(tiny_checkpoint: Path) -> None:
         "dtype": None,
         "max_seq_length": None,
         "max_batch_tokens": None,
+        "deduplicate": True,
         "prompt": "say: ",
     }
 
@@ -159,6 +160,7 @@ def test_settings_are_what_changes_results(tiny_checkpoint: Path) -> None:
         {"dtype": "bfloat16"},
         {"max_seq_length": 16},
         {"max_batch_tokens": 1024},
+        {"deduplicate": False},
     ],
     ids=lambda options: next(iter(options)),
 )

@@ -61,14 +61,17 @@ def empty_report(**changes: Any) -> dict[str, Any]:
         ),
         "rows": {"input": 0, "output": 0, "bad": 0, "resumed": 0},
         "units": {"total": 0, "done": 0, "resumed": 0, "retried": 0, "speculated": 0},
-        "tokens": {"real": 0, "padded": 0},
+        "tokens": {"real": 0, "computed": 0, "padded": 0},
         "padding_share": 0.0,
         "bytes_out": 0,
-        "seconds": dict.fromkeys("wall startup read tokenize wait compute write".split(), 0.0),
+        "cpu_seconds": 0.0,
+        "device_idle_share": None,
+        "seconds": dict.fromkeys("wall startup shutdown read tokenize wait compute write".split(), 0.0),
         "throughput": {"rows_per_second": 0.0, "tokens_per_second": 0.0, "timeline": []},
         "token_lengths": {"edges": [], "counts": []},
         "empty_texts": 0,
         "truncated_texts": 0,
+        "duplicate_texts": 0,
         "duplicate_ids": 0,
         "workers": [],
         "bad_rows": {"count": 0, "shown": [], "folder": "out/_quarantine"},
@@ -86,7 +89,9 @@ def full_report(**changes: Any) -> dict[str, Any]:
         "units": 12,
         "rows": 60_001,
         "tokens": 3_210_000,
-        "seconds_compute": 311.2,
+        "seconds": {"read": 2.0, "tokenize": 20.5, "wait": 4.5, "compute": 311.2, "write": 2.5},
+        "cpu_seconds": 345.0,
+        "device_idle_share": 0.021,
         "rows_per_second": 192.8,
         "peak_memory_bytes": 1_234_000_000,
         "retries": 1,
@@ -98,10 +103,12 @@ def full_report(**changes: Any) -> dict[str, Any]:
         "settings": {"id_column": "id", "keep_columns": ["package", "url"], "dry_run": False, "limit": None},
         "rows": {"input": 120_345, "output": 120_342, "bad": 3, "resumed": 40_000},
         "units": {"total": 25, "done": 24, "resumed": 1, "retried": 2, "speculated": 1},
-        "tokens": {"real": 6_420_000, "padded": 6_500_000},
+        "tokens": {"real": 6_420_000, "computed": 6_400_000, "padded": 6_500_000},
+        "duplicate_texts": 412,
+        "device_idle_share": 0.034,
         "padding_share": 0.0123,
         "bytes_out": 187_000_000,
-        "seconds": {"wall": 333.0, "startup": 12.5, "read": 4.0, "tokenize": 41.0, "wait": 9.0}
+        "seconds": {"wall": 333.0, "startup": 12.5, "shutdown": 0.5, "read": 4.0, "tokenize": 41.0, "wait": 9.0}
         | {"compute": 602.0, "write": 5.0},
         "throughput": {"rows_per_second": 361.4, "tokens_per_second": 19_279.0, "timeline": timeline},
         "token_lengths": {"edges": [0, 16, 32, 64, 128, 256], "counts": [900, 40_000, 60_000, 18_000, 1_445]},
@@ -127,9 +134,14 @@ def test_page_shows_the_figures():
         "$1.50",
         "213 MB",
         "77 truncated to 256",
-        "computed 93.9% of",
+        "computed 94.1% of",
+        "idle 3.4% of",
+        "412 equal to another of their unit",
+        "2.1%",
+        "20.5 s",
+        "5 min 45 s",
     ):
-        assert figure in text, figure
+        assert figure in " ".join(text.split()), figure
     assert "keep columns" in text
     assert "package, url" in text
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from actors.worker import LENGTH_EDGES, UnitReport
+from actors.worker import LENGTH_EDGES, UnitReport, Usage
 from jobs.report import render_html
 from jobs.summary import MAX_BINS, MAX_SHOWN, MAX_WORKERS, Timeline, Totals, record_of
 from sbert_ray.data.manifest import Record
@@ -14,8 +14,8 @@ from sbert_ray.data.sink import Committed
 
 BEGUN = 1_700_000_000.0
 MODEL = dict.fromkeys("name revision dimension pooling normalize precision prompt max_seq_length".split())
-COUNTED = {"rows": 10, "tokens": 60, "padded_tokens": 80, "empty_texts": 1, "truncated_texts": 2, "duplicate_ids": 3}
-COUNTED |= {"pairs": 12, "queries": 4}
+COUNTED = {"rows": 10, "tokens": 60, "computed_tokens": 50, "padded_tokens": 80, "empty_texts": 1, "truncated_texts": 2}
+COUNTED |= {"duplicate_texts": 5, "duplicate_ids": 3, "pairs": 12, "queries": 4, "halvings": 0}
 SECONDS = {"read": 0.5, "tokenize": 1.0, "wait": 0.25, "compute": 2.0, "write": 0.25}
 
 
@@ -29,6 +29,8 @@ def make_record(unit: int, *, run: int = 1, attempts: int = 1, num_bad: int = 0,
         environment="cpu in float32",
         worker=changes.pop("worker", "node:1"),
         peak_memory_bytes=changes.pop("peak_memory_bytes", 100),
+        usage=changes.pop("usage", Usage(7.0, 3.0, 4.0)),
+        begun=finished - 4.0,
         finished=finished,
     )
     return record_of(unit, report, run, attempts)
@@ -55,6 +57,8 @@ def test_a_record_tells_the_file_and_the_worker() -> None:
     assert (record.unit, record.file, record.rows, record.bad_rows) == (3, "data/part-00000003.parquet", 9, 1)
     assert (record.num_bytes, record.sha256, record.run, record.attempts) == (1000, "0" * 64, 1, 2)
     assert (record.stats["worker"], record.stats["peak_memory_bytes"]) == ("node:1", 100)
+    assert record.stats["usage"] == {"cpu_seconds": 7.0, "device_seconds": 3.0, "device_span": 4.0}
+    assert (record.stats["begun"], record.stats["finished"]) == (BEGUN + 6, BEGUN + 10)
     assert record.stats["bad"] == [
         {"file": "a.parquet", "position": 0, "reason": "the text is null", "id": "id-0", "text": None}
     ]
@@ -66,7 +70,7 @@ def test_adds_up_what_units_tell() -> None:
     assert totals.counts == totals.new == {name: 3 * count for name, count in COUNTED.items()}
     assert totals.seconds == {name: 3 * seconds for name, seconds in SECONDS.items()}
     assert totals.lengths == [12, 18]
-    assert totals.first_work == BEGUN + 6
+    assert (totals.first_work, totals.last_work) == (BEGUN + 6, BEGUN + 10)
 
 
 def test_tells_earlier_runs_from_this_one() -> None:
@@ -82,22 +86,34 @@ def test_tells_earlier_runs_from_this_one() -> None:
 
 def test_has_a_line_per_worker() -> None:
     totals = totals_of(
-        make_record(0, worker="node:2", peak_memory_bytes=300),
+        make_record(0, worker="node:2", peak_memory_bytes=300, usage=Usage(9.0, 5.0, 8.0)),
         make_record(1, worker="node:1", attempts=2),
-        make_record(2, worker="node:2", peak_memory_bytes=200, tokens=1),
+        make_record(2, worker="node:2", peak_memory_bytes=200, computed_tokens=1, usage=Usage(8.0, 4.0, 5.0)),  # late
     )
-    other = {"units": 1, "rows": 10, "tokens": 60, "seconds_compute": 2.0, "peak_memory_bytes": 100, "retries": 1}
-    both = {"units": 2, "rows": 20, "tokens": 61, "seconds_compute": 4.0, "peak_memory_bytes": 300, "retries": 0}
+    other = {"units": 1, "rows": 10, "tokens": 50, "seconds": SECONDS, "peak_memory_bytes": 100, "retries": 1}
+    both = {"units": 2, "rows": 20, "tokens": 51, "peak_memory_bytes": 300, "retries": 0}
+    both["seconds"] = {name: 2 * seconds for name, seconds in SECONDS.items()}
     assert totals.worker_table() == [
-        {"worker": "node:1", "rows_per_second": 5.0, **other},
-        {"worker": "node:2", "rows_per_second": 5.0, **both},
+        {"worker": "node:1", "rows_per_second": 5.0, "cpu_seconds": 7.0, "device_idle_share": 0.25, **other},
+        {"worker": "node:2", "rows_per_second": 5.0, "cpu_seconds": 9.0, "device_idle_share": 0.375, **both},
     ]
+    assert totals.device_idle_share == pytest.approx(1 - (3 + 5) / (4 + 8))
+    assert totals.report(None)["cpu_seconds"] == 16.0
+
+
+def test_a_device_that_never_computed_has_no_idle_share() -> None:
+    assert totals_of().device_idle_share is None
+    [worker] = totals_of(make_record(0, usage=Usage(1.0, 0.0, 0.0))).worker_table()
+    assert worker["device_idle_share"] is None
 
 
 def test_a_worker_too_many_is_among_the_others() -> None:
     totals = totals_of(*(make_record(unit, worker=f"node:{unit}") for unit in range(MAX_WORKERS + 20)))
     assert len(totals.workers) == MAX_WORKERS + 1
     assert totals.workers["others"]["units"] == 20
+    assert totals.device_idle_share == 0.25
+    [others] = [worker for worker in totals.worker_table() if worker["worker"] == "others"]
+    assert others["device_idle_share"] is None  # of many processes, none of which is known
 
 
 def test_shows_the_first_bad_rows_only() -> None:
@@ -162,7 +178,7 @@ def test_work_before_the_start_counts_at_the_start() -> None:
 
 
 def test_the_report_has_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.summary.time.time", lambda: BEGUN + 26.0)
+    monkeypatch.setattr("jobs.summary.time.time", lambda: BEGUN + 27.0)
     totals = totals_of(
         make_record(0, run=0),
         make_record(1, finished=10.0),
@@ -170,24 +186,34 @@ def test_the_report_has_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     totals.num_workers = 2
     report = totals.report(cost_per_worker_hour=0.36)
-    assert (report["started"], report["finished"]) == ("2023-11-14T22:13:20+00:00", "2023-11-14T22:13:46+00:00")
+    assert (report["started"], report["finished"]) == ("2023-11-14T22:13:20+00:00", "2023-11-14T22:13:47+00:00")
     assert report["rows"] == {"input": 30, "output": 29, "bad": 1, "resumed": 10}
     assert report["units"] == {"done": 3, "resumed": 1, "retried": 1, "speculated": 0}
-    assert report["tokens"] == {"real": 180, "padded": 240}
-    assert report["padding_share"] == 0.25
+    assert report["tokens"] == {"real": 180, "computed": 150, "padded": 240}
+    assert report["padding_share"] == 0.375
     assert report["bytes_out"] == 3000
-    assert report["seconds"] == {"wall": 26.0, "startup": 6.0} | {name: 2 * value for name, value in SECONDS.items()}
+    stages = {name: 2 * value for name, value in SECONDS.items()}
+    assert report["seconds"] == {"wall": 27.0, "startup": 6.0, "shutdown": 1.0} | stages
+    assert (report["device_idle_share"], report["cpu_seconds"]) == (0.25, 14.0)
     assert report["throughput"]["rows_per_second"] == 20 / 20
-    assert report["throughput"]["tokens_per_second"] == 120 / 20
+    assert report["throughput"]["tokens_per_second"] == 100 / 20
     assert sum(point["rows_per_second"] for point in report["throughput"]["timeline"]) == pytest.approx(20)
     assert report["token_lengths"] == {"edges": list(LENGTH_EDGES), "counts": [12, 18]}
     assert (report["empty_texts"], report["truncated_texts"], report["duplicate_ids"]) == (3, 6, 9)
+    assert (report["duplicate_texts"], "halvings" in report) == (15, False)
     assert [worker["worker"] for worker in report["workers"]] == ["node:1", "node:2"]
     assert report["bad_rows"]["count"] == 1
     assert report["bad_rows"]["shown"][0]["id"] == "id-0"
-    assert report["cost_per_million_rows"] == pytest.approx(0.36 * 2 * 26 / 3600 / 20 * 1e6)
+    assert report["cost_per_million_rows"] == pytest.approx(0.36 * 2 * 27 / 3600 / 20 * 1e6)
     assert report["versions"].keys() >= {"python", "sbert-ray", "ray", "torch", "transformers", "pyarrow"}
     assert report["driver"]["peak_memory_bytes"] > 1e6
+
+
+def test_halved_batches_are_told_where_there_are_any() -> None:
+    report = totals_of(make_record(0, halvings=2), make_record(1, halvings=1)).report(None)
+    assert report["halvings"] == 3
+    page = " ".join(render_html(whole(report)).split())
+    assert "A batch did not fit into the device's memory 3 times and was halved" in page
 
 
 @pytest.mark.parametrize("cost", [None, 0.5])

@@ -22,7 +22,8 @@ from pydantic import Field
 
 from actors.embedder import embedding_column
 from actors.pool import PoolOptions
-from actors.worker import Beat, Stopwatch, UnitWorker
+from actors.stages import Beat, Stopwatch
+from actors.worker import UnitWorker
 from jobs.unit_job import Location, UnitJob
 from sbert_ray.data.dataset import Dataset, RowReader
 from sbert_ray.data.manifest import Manifest, Record
@@ -77,7 +78,8 @@ class ToyWorker(UnitWorker):
         return pa.table({"id": rows.table["id"], "embedding": embedding_column(result)})
 
     def stats(self, rows: Rows, prepared: list[str], result: NDArray[np.float32]) -> dict[str, Any]:
-        return {"tokens": 2 * len(rows), "padded_tokens": 3 * len(rows), "token_lengths": [len(rows)]}
+        counts = {"tokens": 2 * len(rows), "computed_tokens": 2 * len(rows), "padded_tokens": 3 * len(rows)}
+        return counts | {"token_lengths": [len(rows)]}
 
     def quarantine(self, rows: Rows, reasons: Mapping[int, str]) -> Rows:
         texts = rows.table["text"].to_pylist()
