@@ -42,14 +42,14 @@ class SparseRows:
     @classmethod
     def of(cls, embeddings: Tensor) -> Self:
         """Return the values of a dense matrix (N, D) on any device that are not zero."""
-        active = embeddings != 0
-        rows, columns = active.nonzero(as_tuple=True)  # row after row
-        counts = torch.bincount(rows, minlength=len(embeddings)).cpu().numpy()
+        num_rows, dimension = embeddings.shape
+        places = embeddings.reshape(-1).nonzero().squeeze(1)  # row after row
+        bounds = torch.arange(num_rows + 1, device=places.device) * dimension
         return cls(
-            _offsets(counts),
-            columns.int().cpu().numpy(),
-            embeddings[active].float().cpu().numpy(),
-            embeddings.shape[1],
+            torch.searchsorted(places, bounds).cpu().numpy(),
+            (places % dimension if dimension else places).int().cpu().numpy(),
+            embeddings.reshape(-1)[places].float().cpu().numpy(),
+            dimension,
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 Shapes: B texts, T tokens with padding, V entries of the vocabulary. A mask is 1 on real tokens and 0 on padding.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -25,29 +25,42 @@ ACTIVATIONS = {"relu": 1, "log1p_relu": 2}
 """How often log1p follows the relu."""
 
 
-def largest_products(hidden: Tensor, layer: nn.Linear, packing: Packing) -> Tensor:
-    """Return the largest of each text's logits (B, V), where logits are what a layer makes of hidden states (L, H).
+def largest_products(
+    hidden: Tensor, layer: nn.Linear, packing: Packing, activate_: Callable[[Tensor], object]
+) -> Tensor:
+    """Return the activations of each text's largest logits (B, V): logits are what a layer makes of tokens.
 
     The bias is the same for all tokens, so it is added to the largest product. Products exist for some tokens and some
     entries of the vocabulary at a time, so few that they do not leave the cache.
+
+    Args:
+        hidden: Of the tokens (L, H).
+        layer: From H to V.
+        packing: Where the texts are among the tokens.
+        activate_: What is applied to the largest logits, in place.
     """
     size = len(layer.weight)
     pooled = hidden.new_empty(packing.num_texts, size)
     buffer = hidden.new_empty(BLOCK_TOKENS * min(BLOCK_ENTRIES, size))
     row = 0
     for n, length, start, step in _blocks_of(packing, BLOCK_TOKENS):
-        for first in range(0, length, step):  # several times only for a single long text
-            width = min(step, length - first)
-            tokens = hidden[start + first : start + first + n * width]
-            for entry in range(0, size, BLOCK_ENTRIES):
-                weight = layer.weight[entry : entry + BLOCK_ENTRIES]
+        for entry in range(0, size, BLOCK_ENTRIES):
+            entries = slice(entry, entry + BLOCK_ENTRIES)
+            weight, target = layer.weight[entries], pooled[row : row + n, entries]
+            for first in range(0, length, step):  # several times only for a single long text
+                width = min(step, length - first)
+                tokens = hidden[start + first : start + first + n * width]
                 products = buffer[: len(tokens) * len(weight)].view(len(tokens), len(weight))
-                torch.mm(tokens, weight.t(), out=products)
-                target = pooled[row : row + n, entry : entry + BLOCK_ENTRIES]
-                largest = products.view(n, width, -1).amax(1)
-                target.copy_(largest if not first else torch.maximum(target, largest))
+                by_text = torch.mm(tokens, weight.t(), out=products).view(n, width, -1)
+                if first:
+                    torch.maximum(target, by_text.amax(1), out=target)
+                else:
+                    torch.amax(by_text, 1, out=target)
+            if layer.bias is not None:
+                target += layer.bias[entries]
+            activate_(target)
         row += n
-    return pooled if layer.bias is None else pooled.add_(layer.bias)
+    return pooled
 
 
 def _blocks_of(packing: Packing, max_tokens: int) -> Iterator[tuple[int, int, int, int]]:
@@ -144,9 +157,8 @@ class SpladePooling(Module):
         """Return the embeddings (B, V) of packed texts, whose logits (1, L, V) never exist for many tokens at once."""
         is_max = self.pooling_strategy == "max"
         if is_max and logits.linear is not None and logits.hidden is not None and not torch.is_grad_enabled():
-            pooled = largest_products(logits.hidden[0], logits.linear, packing)
-        else:
-            pooled = torch.cat([self._pool_texts(logits, *texts) for texts in _texts_of(packing, logits)])
+            return largest_products(logits.hidden[0], logits.linear, packing, self._activate_)
+        pooled = torch.cat([self._pool_texts(logits, *texts) for texts in _texts_of(packing, logits)])
         return self._activate(pooled) if is_max else pooled
 
     def _pool_texts(self, logits: TokenLogits, n: int, length: int, start: int, step: int) -> Tensor:
@@ -185,6 +197,11 @@ class SpladePooling(Module):
         for _ in range(ACTIVATIONS[self.activation_function]):
             activated = activated.log1p()
         return activated
+
+    def _activate_(self, logits: Tensor) -> None:
+        logits.relu_()
+        for _ in range(ACTIVATIONS[self.activation_function]):
+            logits.log1p_()
 
     def get_embedding_dimension(self) -> int | None:
         """Return V, where it is known; the module before knows it in any case."""
