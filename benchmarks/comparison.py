@@ -213,6 +213,8 @@ def fastest(measure: Callable[[int], float]) -> int:
             if measure(batch_size) >= measure(best):
                 break
             best = batch_size
+        if best != FIRST_BATCH_SIZE:
+            break  # what gets better with fewer rows does not with more
     return best
 
 

@@ -4,7 +4,7 @@ Each side is a process of its own; they run in turns, and times are CPU seconds,
 matters little. Peers in other virtual environments are left out unless benchmarks/peers.sh has made those.
 
     python -m benchmarks.encode --texts short --count 1000
-    python -m benchmarks.encode --texts mixed long --peers torch onnx --profile --markdown
+    python -m benchmarks.encode --texts mixed long short:200 --peers torch onnx --profile --markdown
 """
 
 import argparse
@@ -17,7 +17,7 @@ from benchmarks.comparison import Comparison, contest, cosines, max_abs_diff
 from benchmarks.machine import ModelSizes
 from benchmarks.sides import ENCODE_PEERS, OURS, PEERS, with_options
 
-COUNTS = {"short": 1000, "mixed": 200, "long": 100}
+COUNTS = {"short": 600, "mixed": 200, "long": 60}
 DEFAULT_PEERS = ["torch", "onnx", "openvino", "fastembed"]
 NUM_CALIBRATION = 300
 CALIBRATION_SEED = 1
@@ -26,8 +26,15 @@ CALIBRATION_SEED = 1
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark for each kind of texts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", nargs="+", choices=list(corpora.KINDS), default=["short"])
-    parser.add_argument("--count", type=int, help=f"of texts; by their kind if not given: {COUNTS}")
+    parser.add_argument(
+        "--texts",
+        nargs="+",
+        type=kind_and_count,
+        default=[("short", None)],
+        metavar="KIND[:COUNT]",
+        help=f"of {list(corpora.KINDS)}, and how many of them at once",
+    )
+    parser.add_argument("--count", type=int, help=f"where --texts has none; by the kind if not given: {COUNTS}")
     parser.add_argument("--precision", nargs="+", choices=list(OURS), default=["float32"], help="of ours")
     parser.add_argument("--peers", nargs="*", choices=list(ENCODE_PEERS), default=DEFAULT_PEERS)
     parser.add_argument(
@@ -49,13 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     job = Job("encode", model, args.threads, str(PEERS / "models"), calibration)
     command = report.command_line("benchmarks.encode", arguments)
     with contest(job, sides) as sides_at_work:
-        for kind in args.texts:
-            texts = corpora.texts(kind, args.count or COUNTS[kind], args.seed)
+        for kind, count in args.texts:
+            texts = corpora.texts(kind, count or args.count or COUNTS[kind], args.seed)
             sizes = ModelSizes.read(Path(model))
             found = sides_at_work.compare([texts], args.rounds, sizes, is_profiled=args.profile)
             about = report.about(found, f"{len(texts)} {kind} texts", command)
             parts = [about, rows(found, len(texts)), report.against_peers(found), report.profiles(found)]
             report.publish(f"Encode: {len(texts)} {kind} texts", parts, args.markdown)
+
+
+def kind_and_count(given: str) -> tuple[str, int | None]:
+    """Return what ``short:200`` says, or ``short``.
+
+    Raises:
+        argparse.ArgumentTypeError: It is not of that form, or there is no such kind.
+    """
+    kind, _, count = given.partition(":")
+    if kind not in corpora.KINDS or (count and not count.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be one of {list(corpora.KINDS)}, or that and :COUNT, got {given!r}")
+    return kind, int(count) if count else None
 
 
 def minilm() -> str:

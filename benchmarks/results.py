@@ -1,8 +1,9 @@
-"""Renews benchmarks/RESULTS.md: all benchmarks of the engine, one after the other, about 25 minutes on two cores.
+"""Renews benchmarks/RESULTS.md: all benchmarks of the engine, one after the other.
 
-benchmarks/peers.sh
-python -m benchmarks.results
-python -m benchmarks.results --only rerank --precision float32 int8
+It takes about 20 minutes of one core, if benchmarks/peers.sh has installed all peers.
+
+    python -m benchmarks.results
+    python -m benchmarks.results --only rerank --precision float32 int8
 """
 
 import argparse
@@ -14,8 +15,7 @@ from benchmarks.report import HEADER, RESULTS
 from benchmarks.sides import OURS, ROOT
 
 RUNS = [
-    ("encode", "--texts short mixed long --profile"),
-    ("encode", "--texts short --count 200"),
+    ("encode", "--texts short mixed long short:200 --profile"),
     ("rerank", "--passages short long --profile"),
     ("sparse", "--texts short long --sizes tiny mini --profile"),
 ]

@@ -1,5 +1,6 @@
 """Tables, sections, profiles, and the benchmarks from end to end on a few texts."""
 
+import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.comparison import Comparison, Measured
+from benchmarks.encode import kind_and_count
 from benchmarks.profiles import by_kind, kind, profile_table
 from benchmarks.results import RUNS, commands
 from benchmarks.sides import OURS, REFERENCE
@@ -84,11 +86,23 @@ def test_results_are_renewed_by_the_benchmarks_own_commands():
     assert " ".join(command[-5:]) == "--precision float32 int8 --rounds=2 --markdown"
 
 
+def test_texts_are_asked_for_by_kind_and_count():
+    assert kind_and_count("short:200") == ("short", 200)
+    assert kind_and_count("long") == ("long", None)
+    for wrong in ("longer:3", "long:many"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"must be one of .*, got '{wrong}'"):
+            kind_and_count(wrong)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "titles"),
     [
-        ("encode", "--texts short long --count 12 --peers torch", ["Encode: 12 short texts", "Encode: 12 long texts"]),
+        (
+            "encode",
+            "--texts short:10 long --count 12 --peers torch",
+            ["Encode: 10 short texts", "Encode: 12 long texts"],
+        ),
         (
             "rerank",
             "--passages short --queries 2 --documents 5",
