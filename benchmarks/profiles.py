@@ -25,7 +25,7 @@ def kind(operator: str) -> str:
 
 
 def by_kind(profiled: Mapping[str, Any]) -> dict[str, float]:
-    """Return CPU seconds by kind, of what `benchmarks.child` replies to ``profile``."""
+    """Return seconds by kind, of what `benchmarks.child` replies to ``profile``."""
     seconds: dict[str, float] = defaultdict(float)
     for operator, spent in profiled["operators"].items():
         seconds[kind(operator)] += spent
@@ -42,4 +42,4 @@ def profile_table(profiled: Mapping[str, Mapping[str, Any]]) -> tuple[list[str],
     rows = [
         [name, *(f"{seconds.get(name, 0.0) / totals[side]:.1%}" for side, seconds in sides.items())] for name in present
     ]
-    return ["work", *sides], [*rows, ["CPU s", *(f"{total:.2f}" for total in totals.values())]]
+    return ["work", *sides], [*rows, ["wall-clock s", *(f"{total:.2f}" for total in totals.values())]]

@@ -125,8 +125,8 @@ def profiles(found: Comparison) -> str:
     if not found.profiles:
         return ""
     caption = wrapped(
-        "Where the time goes, under torch's profiler, which slows small operators down. Outside of operators are"
-        " tokenization, Python, and kernels that torch does not know."
+        "Where the time goes, under torch's profiler, which knows wall-clock time only and slows small operators down."
+        " Outside of operators are tokenization, Python, and kernels that torch does not know."
     )
     return f"{caption}\n\n{table(*profile_table(found.profiles))}"
 

@@ -76,7 +76,7 @@ def test_shares_of_a_profile_sum_to_one():
     columns, rows = profile_table({"theirs": profiled, "ours": profiled})
     assert columns == ["work", "theirs", "ours"]
     assert rows[0] == ["GEMM", "50.0%", "50.0%"]
-    assert rows[-1] == ["CPU s", "4.00", "4.00"]
+    assert rows[-1] == ["wall-clock s", "4.00", "4.00"]
 
 
 def test_results_are_renewed_by_the_benchmarks_own_commands():
