@@ -1,6 +1,6 @@
 """Linear layers that multiply 8-bit integers on a CPU.
 
-Shapes: L rows (tokens), K inputs, N outputs.
+Shapes: L rows (tokens), P rows with padding, K inputs, N outputs.
 """
 
 import threading
@@ -57,7 +57,7 @@ class QuantizedLinear:
             raise ValueError(f"weight must be (N, K) with K up to {_MAX_INPUTS}, got {tuple(weight.shape)}")
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}")
-        self._bias = None if bias is None else bias.detach().float().clone()
+        self._bias = torch.zeros(len(weight)) if bias is None else bias.detach().float().clone()
         self._pack(*_rounded_weight(weight.detach().float(), code_limit or _code_limit()))
 
     @torch.no_grad()
@@ -73,13 +73,9 @@ class QuantizedLinear:
             out = x.new_empty(len(x), len(self._scale))
         elif not out.is_contiguous():  # oneDNN would write to its memory as if it were
             return out.copy_(self(x, activation=activation))
-        num_parts = -(-len(x) // _ROWS)
-        size = -(
-            -len(x) // max(num_parts, 1)
-        )  # parts of equal size, as a part of few rows costs as much as a whole one
-        for start in range(0, len(x), size or 1):
-            part = out[start : start + size]
-            self._multiply(x[start : start + size], part)
+        for start in range(0, len(x), _ROWS):
+            part = out[start : start + _ROWS]
+            self._multiply(x[start : start + _ROWS], part)
             if activation == "gelu":
                 torch.ops.aten.gelu_(part)
         return out
@@ -102,32 +98,37 @@ class QuantizedLinear:
         self._rounding = torch.full((codes.shape[1],), _ROUNDING)  # one per column: a scalar would not be vectorised
 
     def _multiply(self, x: Tensor, out: Tensor) -> None:
+        num_rows, num_padded = len(x), _padded(len(x))
         step = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())  # (L, 1)
         step = step.clamp_min_(_TINY).div_(127)
         per_step = step.reciprocal()
-        codes = self._rounded(x, per_step)  # (L, K)
+        codes = self._rounded(x, per_step, num_padded)  # (P, K), with whatever there was in the rows of padding
+        # Adding to memory that is there spares new pages for the sums, which would cost more than the products.
+        sums = out if num_padded == num_rows else _buffer("sums", num_padded * len(self._bias)).view(num_padded, -1)
+        torch.mul(per_step, self._bias, out=sums[:num_rows])
         weights = (codes, 1.0, _ZERO_CODE, self._packed, self._scale, self._zeros)
-        if self._bias is None:
-            sums = torch.ops.onednn.qlinear_pointwise(*weights, None, 1.0, 0, torch.float32, "none", [], "")
-        else:
-            # Adding to `out` saves memory for the sums, new pages of which would cost more than the products.
-            torch.mul(per_step, self._bias, out=out)
-            sums = torch.ops.onednn.qlinear_pointwise.binary(
-                *weights, out, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
-            )
-        torch.mul(sums, step, out=out)
+        sums = torch.ops.onednn.qlinear_pointwise.binary(
+            *weights, sums, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
+        )
+        torch.mul(sums[:num_rows], step, out=out)
 
-    def _rounded(self, x: Tensor, per_step: Tensor) -> Tensor:
+    def _rounded(self, x: Tensor, per_step: Tensor, num_padded: int) -> Tensor:
         num_rows, num_inputs = x.shape
         # oneDNN is fast with unsigned inputs only, hence codes around 128.
-        codes = _buffer("codes", num_rows * num_inputs, torch.uint8).view(x.shape)
+        codes = _buffer("codes", num_padded * num_inputs, torch.uint8).view(num_padded, num_inputs)
         rows = max(1, _STAGED // num_inputs)
-        stage = _buffer("stage", min(rows, num_rows) * num_inputs, torch.float32).view(-1, num_inputs)
+        stage = _buffer("stage", min(rows, num_rows) * num_inputs).view(-1, num_inputs)
         for start in range(0, num_rows, rows):
             part = slice(start, min(start + rows, num_rows))
             values = torch.addcmul(self._rounding, x[part], per_step[part], out=stage[: part.stop - start])
             codes[part].copy_(values.view(torch.int32))
         return codes
+
+
+def _padded(num_rows: int) -> int:
+    """Return one of few numbers of rows: oneDNN compiles a kernel for each, which takes as long as the product."""
+    multiple = 64 if num_rows > 64 else 8
+    return -(-num_rows // multiple) * multiple
 
 
 def _rounded_weight(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -142,7 +143,7 @@ def _code_limit() -> int:
     return result.code_limit
 
 
-def _buffer(name: str, size: int, dtype: torch.dtype) -> Tensor:
+def _buffer(name: str, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return a part of a buffer that only this thread uses."""
     buffer: Tensor | None = getattr(_scratch, name, None)
     if buffer is None or len(buffer) < size:

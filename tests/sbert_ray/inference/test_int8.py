@@ -118,6 +118,12 @@ def test_a_row_gives_the_same_whatever_is_beside_it() -> None:
     assert torch.equal(layer(x, activation="gelu"), together)
 
 
+def test_pads_rows_to_few_numbers() -> None:
+    padded = [int8._padded(num_rows) for num_rows in range(1, 513)]
+    assert len(set(padded)) == 15
+    assert all(0 <= more - num_rows < 64 for num_rows, more in enumerate(padded, 1))
+
+
 def test_writes_to_the_output_that_it_is_given() -> None:
     weight, bias = layer_of(384, 96)
     layer, x = QuantizedLinear(weight, bias), inputs(600, 384)
