@@ -11,10 +11,10 @@ from torch import Tensor
 
 from sbert_ray.inference.cpu_trial import trial
 
-_ROWS = 512
-"""Rows that are multiplied at once: as many as keep the intermediate results in the cache of a core."""
+_ROWS = 1024
+"""Rows that are multiplied at once: enough that calls cost little, few enough that buffers stay small."""
 _STAGED = 64 * 1536
-"""Values that are rounded at once, for the same reason."""
+"""Values that are rounded at once: what stays in the cache of a core between two passes."""
 _MAX_INPUTS = 2**31 // (255 * 127)
 """Above it, sums of products of codes overflow."""
 _ZERO_CODE = 128
@@ -93,14 +93,14 @@ class QuantizedLinear:
 
     def _pack(self, codes: Tensor, scale: Tensor) -> None:
         self._codes, self._scale = codes, scale  # (N, K), (N,)
-        self._zeros = torch.zeros(len(scale), dtype=torch.int64)
+        self._zeros, self._tiny = torch.zeros(len(scale), dtype=torch.int64), torch.tensor(_TINY)
         self._packed = torch.ops.onednn.qlinear_prepack(codes, None)
         self._rounding = torch.full((codes.shape[1],), _ROUNDING)  # one per column: a scalar would not be vectorised
 
     def _multiply(self, x: Tensor, out: Tensor) -> None:
         num_rows, num_padded = len(x), _padded(len(x))
         step = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())  # (L, 1)
-        step = step.clamp_min_(_TINY).div_(127)
+        step = torch.add(self._tiny, step, alpha=1 / 127)  # never 0
         per_step = step.reciprocal()
         codes = self._rounded(x, per_step, num_padded)  # (P, K), with whatever there was in the rows of padding
         # Adding to memory that is there spares new pages for the sums, which would cost more than the products.
