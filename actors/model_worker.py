@@ -34,7 +34,7 @@ class ModelConfig:
         revision: commit on the hub, or the digest of the folder as the driver saw it.
         is_local: whether ``model`` is a folder.
         prompt: put before each text.
-        dtype: float type of the model's weights; None leaves it to the model.
+        dtype: what the model computes in; None leaves it to the model.
         max_seq_length: cut texts to so many tokens; None leaves it to the model.
         max_batch_tokens: tokens per forward pass; None leaves it to the engine.
         deduplicate: compute equal texts of a unit once.

@@ -13,8 +13,9 @@ from tokenizers.normalizers import Sequence as Normalizers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from sbert_ray.inference.precision import load_dtype
+from sbert_ray.inference.precision import load_precision
 from sbert_ray.modules.configs import SAFE_WEIGHTS, TASKS, is_classifier
+from sbert_ray.modules.int8_layers import compute_in_int8
 from sbert_ray.modules.modalities import IMAGE_TEXT_MODELS
 from sbert_ray.modules.module import LoadOptions
 
@@ -75,7 +76,7 @@ def load_model(
     _fit_to_task(model_config, task, options)
     _check_attention(model_config, kwargs, folder)
     requested = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or options.config_kwargs.get("dtype")
-    dtype = load_dtype(requested, getattr(model_config, "dtype", None), options.device)
+    precision = load_precision(requested, getattr(model_config, "dtype", None), options.device)
     if options.allow_pickle and any(Path(folder, name).exists() for name in SAFE_WEIGHTS):
         del kwargs["use_safetensors"]  # it is another module that has pickled weights
     kwargs.setdefault("use_safetensors", True)  # never a pickle, unless the user asks for it
@@ -83,7 +84,7 @@ def load_model(
         model, report = _architecture(model_config, task).from_pretrained(
             folder,
             config=model_config,
-            dtype=dtype,
+            dtype=precision.dtype,
             output_loading_info=True,
             **(common | kwargs | {"ignore_mismatched_sizes": True}),
         )
@@ -92,6 +93,8 @@ def load_model(
     is_whole = task == "feature-extraction" and model_config.model_type in INNER_ENCODERS and hasattr(model, "decoder")
     used: Any = model.get_encoder() if is_whole else model
     used.untrained_weights = [*new, *(key for key, *_ in report["mismatched_keys"])]
+    if precision.is_int8:
+        compute_in_int8(used)
     loaded: PreTrainedModel = used.eval()
     return loaded
 

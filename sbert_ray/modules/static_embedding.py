@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from sbert_ray.inference.bags import TokenBags, tokenize_bags
-from sbert_ray.inference.precision import load_dtype
+from sbert_ray.inference.precision import load_precision
 from sbert_ray.inference.prepared import Features
 from sbert_ray.modules.module import LoadOptions, UnlimitedModule, read_weights, weights_file
 
@@ -133,7 +133,7 @@ class StaticEmbedding(UnlimitedModule):
 
         Raises:
             FileNotFoundError: The tokenizer or the weights are missing.
-            ValueError: The weights are of another kind of model.
+            ValueError: The weights are of another kind of model, or int8 is asked for.
         """
         path = folder / "tokenizer.json"
         if not path.exists():
@@ -141,7 +141,10 @@ class StaticEmbedding(UnlimitedModule):
         weights = _matrix(read_weights(weights_file(folder, options)), folder)
         requested = options.model_kwargs.get("dtype") or options.model_kwargs.get("torch_dtype")
         stored = weights.dtype if weights.is_floating_point() else torch.float32  # vectors in 8 bits, not scaled
-        return cls(Tokenizer.from_file(str(path)), weights.to(load_dtype(requested, stored, options.device)))
+        precision = load_precision(requested, stored, options.device)
+        if precision.is_int8:
+            raise ValueError("dtype='int8' needs linear layers, of which a StaticEmbedding has none")
+        return cls(Tokenizer.from_file(str(path)), weights.to(precision.dtype))
 
     @classmethod
     def from_model2vec(cls, model_id_or_path: str | os.PathLike[str]) -> Self:

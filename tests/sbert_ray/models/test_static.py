@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sbert_ray import SentenceTransformer
+from sbert_ray.inference.cpu_trial import Trial
 from sbert_ray.models.checkpoint import describe_checkpoint
 from sbert_ray.modules import Normalize, StaticEmbedding
 
@@ -209,6 +210,13 @@ def test_half_precision_runs_in_float32_on_a_cpu_unless_asked_for(tmp_path: Path
     np.testing.assert_allclose(load(folder).encode(texts), load_peer(folder).encode(texts), atol=2e-3)
     half = load(folder, model_kwargs={"dtype": "float16"})
     np.testing.assert_array_equal(half.encode(""), np.zeros(8))
+
+
+def test_int8_needs_linear_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sbert_ray.inference.precision.trial", lambda *args: Trial(2.0))
+    folder = model2vec_folder(tmp_path / "static", {"embedding.weight": vectors()})
+    with pytest.raises(ValueError, match="dtype='int8' needs linear layers, of which a StaticEmbedding has none"):
+        load(folder, model_kwargs={"dtype": "int8"})
 
 
 def fake_model2vec(monkeypatch: pytest.MonkeyPatch, **attributes: Any) -> list[Any]:
