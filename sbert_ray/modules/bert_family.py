@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import GELUActivation
 
+from sbert_ray.modules.int8_layers import computes_in_int8
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -94,8 +96,8 @@ def read_bert_like(model: PreTrainedModel) -> BertLike | None:
 
 def _is_plain(module: nn.Module) -> bool:
     is_known = type(module) in (nn.Linear, nn.LayerNorm, nn.Embedding)
-    is_hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)  # noqa: SLF001
-    return is_known and not is_hooked
+    is_hooked = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001
+    return is_known and not is_hooked and ("forward" not in vars(module) or computes_in_int8(module))
 
 
 def _bert(base: Any, **positions: Any) -> BertLike:

@@ -44,6 +44,11 @@ class Int8Forward:
         self._state: tuple[int, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Return the layer's output (..., N) in float32, of inputs (..., K).
+
+        Raises:
+            RuntimeError: They are not on the CPU.
+        """
         if x.device.type != "cpu":
             raise RuntimeError(f"a model of dtype='int8' must stay on the CPU, got inputs on {x.device}")
         if torch.is_grad_enabled():

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from sbert_ray.inference.packing import Packing
 from sbert_ray.modules.bert_family import before_vocabulary, classify, read_bert_like, takes_positions
 from sbert_ray.modules.configs import TASKS
+from sbert_ray.modules.int8_layers import computes_in_int8
 from sbert_ray.modules.packed_attention import attend_packed, can_attend_packed, packed, varlen_kernel
 from sbert_ray.modules.packed_encoder import run_packed
 from sbert_ray.modules.token_logits import TokenLogits, known_head, token_logits
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 Task = Literal["feature-extraction", "fill-mask", "sequence-classification"]
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
-HALF_TOLERANCE = 0.1
-"""Difference to the padded model, relative to what it gives, that rounding explains."""
+COARSE_TOLERANCE = 0.1
+"""Difference to the padded model, relative to what it gives, that rounding explains: by dtype, and for all coarser."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,8 @@ def _find_way(model: PreTrainedModel, task: str) -> _Way | None:
     except Exception as error:  # noqa: BLE001 - a model that cannot be tried so is run with padding, as it was made for
         logger.debug("%s is run with padding: %s", type(model).__name__, error)
         return None
+    is_coarse = any(map(computes_in_int8, model.modules()))
+    tolerance = COARSE_TOLERANCE if is_coarse else TOLERANCE.get(expected.dtype, COARSE_TOLERANCE)
     attention = model.config._attn_implementation  # noqa: SLF001
     for way in _ways(model, task):
         try:
@@ -172,7 +175,7 @@ def _find_way(model: PreTrainedModel, task: str) -> _Way | None:
         except Exception as error:  # noqa: BLE001 - likewise
             logger.debug("%s cannot be run packed as %s: %s", type(model).__name__, way, error)
             continue
-        if found is not None and _agree(found, expected):
+        if found is not None and _agree(found, expected, tolerance):
             return way
         logger.debug("%s gives something else when it is run packed as %s", type(model).__name__, way)
     if model.config._attn_implementation != attention:  # noqa: SLF001
@@ -231,8 +234,8 @@ def _padded(model: PreTrainedModel, task: str, ids: Tensor, packing: Packing) ->
     return found
 
 
-def _agree(found: Tensor, expected: Tensor) -> bool:
+def _agree(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     if found.shape != expected.shape:
         return False
-    difference, size = ((part.double()).norm() for part in (found - expected, expected))
-    return float(difference) <= TOLERANCE.get(expected.dtype, HALF_TOLERANCE) * max(float(size), 1e-6)
+    difference, size = (part.double().norm() for part in (found - expected, expected))
+    return float(difference) <= tolerance * max(float(size), 1e-6)
