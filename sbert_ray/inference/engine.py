@@ -44,7 +44,7 @@ class DeviceProfile:
 
 
 # cpu: measured with benchmarks/encode.py on one core. cuda: an estimate, no GPU at hand.
-DEVICE_PROFILES = {"cpu": DeviceProfile(4096, 16), "cuda": DeviceProfile(65536, 2048)}
+DEVICE_PROFILES = {"cpu": DeviceProfile(2048, 16), "cuda": DeviceProfile(65536, 2048)}
 MEMORY_SHARE = 0.25
 """Of a GPU's memory, what the activations of one batch may take."""
 

@@ -4,7 +4,9 @@ Shapes: L rows (tokens), P rows with padding, K inputs, N outputs.
 """
 
 import threading
-from typing import Any, Literal
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -75,7 +77,7 @@ class QuantizedLinear:
             return out.copy_(self(x, activation=activation))
         for start in range(0, len(x), _ROWS):
             part = out[start : start + _ROWS]
-            self._multiply(x[start : start + _ROWS], part)
+            self._multiply(_Rounded.of(x[start : start + _ROWS]), part)
             if activation == "gelu":
                 torch.ops.aten.gelu_(part)
         return out
@@ -93,36 +95,68 @@ class QuantizedLinear:
 
     def _pack(self, codes: Tensor, scale: Tensor) -> None:
         self._codes, self._scale = codes, scale  # (N, K), (N,)
-        self._zeros, self._tiny = torch.zeros(len(scale), dtype=torch.int64), torch.tensor(_TINY)
+        self._zeros = torch.zeros(len(scale), dtype=torch.int64)
         self._packed = torch.ops.onednn.qlinear_prepack(codes, None)
-        self._rounding = torch.full((codes.shape[1],), _ROUNDING)  # one per column: a scalar would not be vectorised
 
-    def _multiply(self, x: Tensor, out: Tensor) -> None:
-        num_rows, num_padded = len(x), _padded(len(x))
-        step = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())  # (L, 1)
-        step = torch.add(self._tiny, step, alpha=1 / 127)  # never 0
-        per_step = step.reciprocal()
-        codes = self._rounded(x, per_step, num_padded)  # (P, K), with whatever there was in the rows of padding
+    def _multiply(self, x: "_Rounded", out: Tensor) -> None:
+        num_rows, num_padded = len(out), len(x.codes)
         # Adding to memory that is there spares new pages for the sums, which would cost more than the products.
         sums = out if num_padded == num_rows else _buffer("sums", num_padded * len(self._bias)).view(num_padded, -1)
-        torch.mul(per_step, self._bias, out=sums[:num_rows])
-        weights = (codes, 1.0, _ZERO_CODE, self._packed, self._scale, self._zeros)
+        torch.mul(x.per_step, self._bias, out=sums[:num_rows])
+        weights = (x.codes, 1.0, _ZERO_CODE, self._packed, self._scale, self._zeros)
         sums = torch.ops.onednn.qlinear_pointwise.binary(
             *weights, sums, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
         )
-        torch.mul(sums[:num_rows], step, out=out)
+        torch.mul(sums[:num_rows], x.step, out=out)
 
-    def _rounded(self, x: Tensor, per_step: Tensor, num_padded: int) -> Tensor:
-        num_rows, num_inputs = x.shape
+
+@torch.no_grad()
+def outputs_of(layers: Sequence[QuantizedLinear], x: Tensor, outs: Sequence[Tensor]) -> None:
+    """Write what several layers make of the same inputs, which are rounded once.
+
+    Args:
+        layers: Several.
+        x: The inputs (L, K) in float32, on the CPU.
+        outs: Where to put the outputs (L, N) of each, contiguous and apart from ``x``.
+    """
+    for start in range(0, len(x), _ROWS):
+        rounded = _Rounded.of(x[start : start + _ROWS])
+        for layer, out in zip(layers, outs, strict=True):
+            layer._multiply(rounded, out[start : start + _ROWS])  # noqa: SLF001 (of the same module)
+
+
+class _Rounded(NamedTuple):
+    """Inputs in 8 bits, in buffers of this thread until the next ones come."""
+
+    codes: Tensor
+    """(P, K), with whatever there was in the rows of padding"""
+    step: Tensor
+    """(L, 1)"""
+    per_step: Tensor
+    """(L, 1), its reciprocal"""
+
+    @classmethod
+    def of(cls, x: Tensor) -> Self:
+        (num_rows, num_inputs), num_padded = x.shape, _padded(len(x))
+        step = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
+        step = step.mul_(1 / 127).add_(_TINY)  # never 0
+        per_step = step.reciprocal()
         # oneDNN is fast with unsigned inputs only, hence codes around 128.
         codes = _buffer("codes", num_padded * num_inputs, torch.uint8).view(num_padded, num_inputs)
+        rounding = _roundings(num_inputs)
         rows = max(1, _STAGED // num_inputs)
         stage = _buffer("stage", min(rows, num_rows) * num_inputs).view(-1, num_inputs)
         for start in range(0, num_rows, rows):
             part = slice(start, min(start + rows, num_rows))
-            values = torch.addcmul(self._rounding, x[part], per_step[part], out=stage[: part.stop - start])
+            values = torch.addcmul(rounding, x[part], per_step[part], out=stage[: part.stop - start])
             codes[part].copy_(values.view(torch.int32))
-        return codes
+        return cls(codes, step, per_step)
+
+
+@cache
+def _roundings(num_inputs: int) -> Tensor:
+    with torch.inference_mode(mode=False):
+        return torch.full((num_inputs,), _ROUNDING)  # one per column: a scalar would not be vectorised
 
 
 def _padded(num_rows: int) -> int:

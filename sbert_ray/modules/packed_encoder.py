@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sbert_ray.inference.int8 import outputs_of
 from sbert_ray.inference.packing import Packing
 from sbert_ray.modules.bert_family import BertLike, Layer
 from sbert_ray.modules.int8_layers import computes_in_int8, quantized
@@ -71,12 +72,7 @@ class _Run:
 
     def layer(self, x: Tensor, layer: Layer, *, firsts_only: bool = False) -> Tensor:
         """Return the layer's output; ``x`` (L, H) is used up."""
-        _linear(x, layer.key, self.buffers.key, with_bias=False)
-        _linear(x, layer.value, self.buffers.value, with_bias=False)
-        value_bias = None if computes_in_int8(layer.value) else layer.value.bias  # which is in there then
-        if firsts_only:
-            x = x[self.packing.starts(x.device)]
-        query = _linear(x, layer.query, self.buffers.query[: len(x)])
+        x, query, value_bias = self._project(x, layer, firsts_only=firsts_only)
         context = self._attend(query, value_bias, firsts_only=firsts_only)
         x = _norm(_add_linear(x, context, layer.output, query), layer.attention_norm)
         for start in range(0, len(x), FEED_FORWARD_TOKENS):
@@ -85,6 +81,19 @@ class _Run:
             wide = self._activate(_linear(part, layer.up, wide))
             _add_linear(part, wide, layer.down, query[: len(part)])
         return _norm(x, layer.norm)
+
+    def _project(self, x: Tensor, layer: Layer, *, firsts_only: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Write keys and values to their buffers; return the tokens that ask, their queries, and a bias of values."""
+        in_int8 = [found for part in (layer.query, layer.key, layer.value) if (found := quantized(part)) is not None]
+        if len(in_int8) == 3 and not firsts_only:
+            outputs_of(in_int8, x, (self.buffers.query, self.buffers.key, self.buffers.value))
+            return x, self.buffers.query, None
+        _linear(x, layer.key, self.buffers.key, with_bias=False)
+        _linear(x, layer.value, self.buffers.value, with_bias=False)
+        value_bias = None if computes_in_int8(layer.value) else layer.value.bias  # which is in there then
+        if firsts_only:
+            x = x[self.packing.starts(x.device)]
+        return x, _linear(x, layer.query, self.buffers.query[: len(x)]), value_bias
 
     def _attend(self, query: Tensor, value_bias: Tensor | None, *, firsts_only: bool) -> Tensor:
         """Return the context of queries, (L, H) or with ``firsts_only`` (B, H), of the keys and values in buffers."""
