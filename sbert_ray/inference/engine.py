@@ -5,6 +5,7 @@ Shapes: N inputs, B rows of a batch, D dimensions or labels.
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.inference.batching import costs_of, plan_batches, plan_packs
+from sbert_ray.inference.images import Images
 from sbert_ray.inference.inputs import BadInputError
-from sbert_ray.inference.mixed import Labeled, fewest, groups_of, texts_of
+from sbert_ray.inference.mixed import Labeled, fewest, groups_of, texts_of, unlabeled
+from sbert_ray.inference.pipeline import prefetched
 from sbert_ray.inference.prepared import Features, Prepared
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,8 @@ class DeviceProfile:
 
 # cpu: measured with benchmarks/encode.py on one core. cuda: an estimate, no GPU at hand.
 DEVICE_PROFILES = {"cpu": DeviceProfile(2048, 16), "cuda": DeviceProfile(65536, 2048)}
+BATCHES_AHEAD = 1
+"""Batches of images that are read while another one is computed."""
 MEMORY_SHARE = 0.25
 """Of a GPU's memory, what the activations of one batch may take."""
 
@@ -144,25 +149,32 @@ def run_batches(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: i
         max_tokens: The most work of a batch, in token positions of short texts.
         max_rows: The most rows of a batch.
     """
-    pending = _plan(encoder, inputs, max_tokens, max_rows)[::-1]
-    while pending:
-        batch = pending.pop()
-        num_positions = batch.num_positions
-        if len(batch.rows) > 1 and not encoder.budget.fits(num_positions):
-            pending += batch.halves()[::-1]
-            continue
+    planned = _plan(encoder, inputs, max_tokens, max_rows)
+    if len(planned) > 1 and any(isinstance(unlabeled(batch.inputs), Images) for batch in planned):
+        with closing(prefetched(planned, _Planned.features, BATCHES_AHEAD)) as made:  # read while others are computed
+            for batch, features in zip(planned, made, strict=True):
+                yield from _compute(encoder, batch, features)
+    else:
+        for batch in planned:
+            yield from _compute(encoder, batch, batch.features())
+
+
+def _compute(encoder: Encoder, batch: _Planned, features: Features) -> Iterator[Batch]:
+    num_positions = batch.num_positions
+    if len(batch.rows) == 1 or encoder.budget.fits(num_positions):
         try:
-            computed = encoder.forward(_to_device(batch.features(), encoder.device))
+            computed = encoder.forward(_to_device(features, encoder.device))
         except torch.OutOfMemoryError:
             if len(batch.rows) == 1:
                 raise
             encoder.budget.halve(num_positions)
-            logger.warning(
-                "%d rows of %d positions exceed the device's memory, halving", len(batch.rows), num_positions
-            )
-            pending += batch.halves()[::-1]
-            continue
-        yield Batch(batch.group[batch.rows], computed, num_positions)
+            message = "%d rows of %d positions exceed the device's memory, halving"
+            logger.warning(message, len(batch.rows), num_positions)
+        else:
+            yield Batch(batch.group[batch.rows], computed, num_positions)
+            return
+    for half in batch.halves():
+        yield from _compute(encoder, half, half.features())
 
 
 def _plan(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: int | None) -> list[_Planned]:

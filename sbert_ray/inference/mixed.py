@@ -99,9 +99,14 @@ def groups_of(inputs: Prepared) -> list[tuple[NDArray[np.int64], Prepared]]:
     return [(np.arange(len(inputs)), inputs)]
 
 
+def unlabeled(inputs: Prepared) -> Prepared:
+    """Return inputs of one kind without their labels."""
+    return inputs.inputs if isinstance(inputs, Labeled) else inputs
+
+
 def texts_of(inputs: Prepared) -> TokenizedTexts | None:
     """Return the tokenized texts that inputs of one kind are; None if they are something else."""
-    inner = inputs.inputs if isinstance(inputs, Labeled) else inputs
+    inner = unlabeled(inputs)
     return inner if isinstance(inner, TokenizedTexts) else None
 
 

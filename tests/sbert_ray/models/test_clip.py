@@ -113,7 +113,7 @@ def test_images_are_read_batch_by_batch(model, monkeypatch):
     run = model.embed_prepared(
         prepared, max_batch_tokens=2 * int(prepared.lengths[0]), on_batch=lambda rows: seen.append(len(opened))
     )
-    assert seen == [2, 4, 6]
+    assert seen in ([2, 4, 6], [4, 6, 6], [4, 4, 6], [2, 6, 6])  # one batch is read while another is computed
     assert_equal(run.embeddings, model.encode([png(seed) for seed in range(6)]))
 
 
