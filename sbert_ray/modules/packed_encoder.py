@@ -126,12 +126,9 @@ class _Run:
 
 def _embed(encoder: BertLike, ids: Tensor, packing: Packing, type_ids: Tensor | None) -> Tensor:
     x = F.embedding(ids, encoder.words.weight)
-    table = encoder.positions.weight
-    if encoder.types is not None and type_ids is None:
-        table = table + encoder.types.weight[0]
-    x += F.embedding(packing.counted(ids, encoder.first_position, encoder.ignored_id), table)
-    if encoder.types is not None and type_ids is not None:
-        x += F.embedding(type_ids, encoder.types.weight)
+    x += F.embedding(packing.counted(ids, encoder.first_position, encoder.ignored_id), encoder.positions.weight)
+    if encoder.types is not None:
+        x += encoder.types.weight[0] if type_ids is None else F.embedding(type_ids, encoder.types.weight)
     x = _norm(x, encoder.norm)
     return x if encoder.projection is None else F.linear(x, encoder.projection.weight, encoder.projection.bias)
 

@@ -77,15 +77,14 @@ def packed_output(
         For ``feature-extraction`` token embeddings (L, H), with ``firsts_only`` (B, H); for ``fill-mask`` logits
         (1, L, V), to be computed where they are read; for ``sequence-classification`` scores (B, K).
     """
-    way = _way(model, task)
-    if way is not None and way.by_layers and not torch.is_grad_enabled():
+    way, output = _way(model, task), None
+    if way is not None and way.by_layers:
         output = _by_layers(model, task, ids, packing, type_ids, firsts_only)
-        if output is not None:
-            return output
-        way = None  # it has changed since it was tried
-    if way is None or way.by_layers:
-        return _by_length(model, task, ids, packing, type_ids, firsts_only)
-    return _by_itself(model, task, way, ids, packing, type_ids, firsts_only)
+    elif way is not None:
+        output = _by_itself(model, task, way, ids, packing, type_ids, firsts_only)
+    if output is None:  # the model has changed since the texts were packed
+        output = _by_length(model, task, ids, packing, type_ids, firsts_only)
+    return output
 
 
 def _by_layers(
@@ -146,18 +145,23 @@ def _by_length(
 def _way(model: PreTrainedModel, task: str) -> _Way | None:
     known = _found.setdefault(model, {})
     if (key := _key(model, task)) not in known:
-        way = _find_way(model, task)
+        way = _find_way(model, task, by_layers=_is_inference(model.device))
         known[key] = known[_key(model, task)] = way  # the model's attention may be another one now
     return known[key]
 
 
 def _key(model: PreTrainedModel, task: str) -> tuple[Any, ...]:
     """Return what the way depends on."""
-    return task, model.device, model.dtype, model.training, model.config._attn_implementation  # noqa: SLF001
+    attention = model.config._attn_implementation  # noqa: SLF001
+    return task, model.device, model.dtype, model.training, attention, _is_inference(model.device)
+
+
+def _is_inference(device: torch.device) -> bool:
+    return not torch.is_grad_enabled() and not torch.is_autocast_enabled(device.type)
 
 
 @torch.no_grad()
-def _find_way(model: PreTrainedModel, task: str) -> _Way | None:
+def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool) -> _Way | None:
     if task not in ("feature-extraction", "fill-mask", "sequence-classification") or model.device.type == "meta":
         return None
     try:
@@ -169,7 +173,7 @@ def _find_way(model: PreTrainedModel, task: str) -> _Way | None:
     is_coarse = any(map(computes_in_int8, model.modules()))
     tolerance = COARSE_TOLERANCE if is_coarse else TOLERANCE.get(expected.dtype, COARSE_TOLERANCE)
     attention = model.config._attn_implementation  # noqa: SLF001
-    for way in _ways(model, task):
+    for way in _ways(model, task, by_layers=by_layers):
         try:
             found = _run(model, task, way, ids, packing)
         except Exception as error:  # noqa: BLE001 - likewise
@@ -183,9 +187,9 @@ def _find_way(model: PreTrainedModel, task: str) -> _Way | None:
     return None
 
 
-def _ways(model: PreTrainedModel, task: str) -> Iterator[_Way]:
+def _ways(model: PreTrainedModel, task: str, *, by_layers: bool) -> Iterator[_Way]:
     is_cpu = model.device.type == "cpu"
-    if is_cpu and read_bert_like(model) is not None:
+    if by_layers and is_cpu and read_bert_like(model) is not None:
         yield _Way(by_layers=True)
     # On other devices, attention length by length would be many small kernels.
     has_kernel = model.device.type == "cuda" and model.dtype in (torch.float16, torch.bfloat16) and varlen_kernel()

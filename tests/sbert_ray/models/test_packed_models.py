@@ -83,6 +83,7 @@ def padding(model: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@torch.inference_mode()
 def is_packed(model: Any) -> bool:
     inputs = model.prepare([("one", "two")] if isinstance(model, CrossEncoder) else ["one"])
     return model._packed_features(inputs) is not None
@@ -121,11 +122,13 @@ def test_the_last_layer_is_computed_for_the_tokens_that_are_read(
     transformer = load(name, ARCHITECTURES[name].task, tmp_path)[0]
     for pooling, is_enough in ((Pooling(DIMENSION, "cls"), True), (Pooling(DIMENSION, ["cls", "mean"]), False)):
         model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
-        assert model._packed_features(model.prepare(["a"])) == {"firsts_only": is_enough}
+        with torch.inference_mode():
+            assert model._packed_features(model.prepare(["a"])) == {"firsts_only": is_enough}
+            packed = transformer.text_tokenizer(TEXTS[:2]).packed(np.array([1, 0]))
+            features = model(packed | {"firsts_only": is_enough})
         with padding(model, monkeypatch):
             expected = model.encode(TEXTS, prompt="Find: ")
         np.testing.assert_allclose(model.encode(TEXTS, prompt="Find: "), expected, atol=1e-5, rtol=1e-5)
-        features = model(transformer.text_tokenizer(TEXTS[:2]).packed(np.array([1, 0])) | {"firsts_only": is_enough})
         assert features["token_embeddings"].shape[0] == (2 if is_enough else features["input_ids"].shape[0])
 
 
@@ -134,8 +137,9 @@ def test_routes_are_packed_where_their_modules_can(tmp_path: Path, monkeypatch: 
     model = SentenceTransformer(
         modules=[Router.for_query_document([dense[0], Pooling(DIMENSION, "cls")], [dense[0], dense[1]])], device="cpu"
     )
-    assert model._packed_features(model.prepare(["a"], task="query")) == {"firsts_only": True}
-    assert model._packed_features(model.prepare(["a"], task="document")) == {"firsts_only": False}
+    with torch.inference_mode():
+        assert model._packed_features(model.prepare(["a"], task="query")) == {"firsts_only": True}
+        assert model._packed_features(model.prepare(["a"], task="document")) == {"firsts_only": False}
     for encode in (model.encode_query, model.encode_document):
         with padding(model, monkeypatch):
             expected = encode(TEXTS)
@@ -224,7 +228,7 @@ def test_half_precision_packs_too(name: str, dtype: str, tmp_path: Path, monkeyp
     np.testing.assert_allclose(model.encode(TEXTS), expected, atol=0.1, rtol=0)
 
 
-def test_training_mode_and_gradients_do_without_the_layers(tmp_path: Path) -> None:
+def test_gradients_do_without_the_layers(tmp_path: Path) -> None:
     transformer = load("BERT", "feature-extraction", tmp_path)[0]
     features = transformer.text_tokenizer(TEXTS[:3]).packed(np.array([2, 1, 0]))
     with torch.inference_mode():
@@ -249,7 +253,8 @@ def test_on_a_gpu_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_batches_come_with_their_rows(tmp_path: Path) -> None:
     model = load("BERT", "feature-extraction", tmp_path)
-    batches = list(run_batches(model._encoder(), model.prepare(TEXTS), 40))
+    with torch.inference_mode():
+        batches = list(run_batches(model._encoder(), model.prepare(TEXTS), 40))
     assert sorted(np.concatenate([batch.rows for batch in batches])) == list(range(len(TEXTS)))
     assert all(batch.num_positions <= 40 or len(batch.rows) == 1 for batch in batches)
 
