@@ -23,7 +23,7 @@ from sbert_ray.quantization import calibration_ranges, quantize_embeddings
 
 if TYPE_CHECKING:
     from sbert_ray.inference.prepared import Prepared
-    from sbert_ray.inference.sparse import SparseRows, SparseRun
+    from sbert_ray.inference.sparse import SparseRun
 
 MAX_OFFSET = 2**31 - 1
 IMAGES = "bytes of the images"
@@ -244,7 +244,7 @@ class Embedder(ModelWorker):
             "dimension": self.config.truncate_dim or self.model.get_embedding_dimension(),
             "max_seq_length": self.model.max_seq_length,
             "precision": self.config.precision,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype": self.model.precision,
             "versions": {name: version(name) for name in VERSIONS},
         }
 
@@ -269,7 +269,7 @@ class SparseEmbedder(Embedder):
             task=self.config.task,
         )
         beat(prepared.num_repeated)
-        return run if prepared.places is None else replace(run, rows=_taken(run.rows, prepared.places))
+        return run if prepared.places is None else replace(run, rows=run.rows.take(prepared.places))
 
     def embedding_columns(self, result: "SparseRun") -> dict[str, pa.Array]:
         """Return a list of dimensions and a list of their values for each row, without a copy of either."""
@@ -290,16 +290,6 @@ class SparseEmbedder(Embedder):
         places = np.flatnonzero(~np.isfinite(result.rows.values))
         found = np.searchsorted(result.rows.offsets, places, side="right") - 1
         return dict.fromkeys(found.tolist(), "the embedding has a value that is no finite number")
-
-
-def _taken(rows: "SparseRows", places: NDArray[np.int64]) -> "SparseRows":
-    """Return those of the rows that are at ``places`` (N,)."""
-    from sbert_ray.inference.tokenized import flat_positions
-
-    lengths = rows.lengths[places]
-    found = flat_positions(rows.offsets[places], lengths)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    return replace(rows, offsets=offsets, indices=rows.indices[found], values=rows.values[found])
 
 
 def embedding_column(embeddings: NDArray[Any]) -> pa.FixedSizeListArray:

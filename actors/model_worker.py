@@ -21,6 +21,8 @@ from sbert_ray.models.checkpoint import resolve_checkpoint
 if TYPE_CHECKING:
     from sbert_ray.inference.prepared import Prepared
 
+LIBRARIES = ("sbert-ray", "torch", "transformers", "tokenizers")
+"""Those whose versions decide the last bits."""
 VERSIONS = ("sbert-ray", "torch", "transformers", "tokenizers", "pyarrow", "numpy")
 
 
@@ -127,9 +129,16 @@ class ModelWorker(UnitWorker):
         """Kind of device, type of weights, threads and libraries, which decide the last bits."""
         import torch
 
+        from sbert_ray.inference.int8 import greatest_code
+
+        precision = self.model.precision
+        if precision == "int8":
+            precision += f" up to {greatest_code()}"  # which depends on the CPU
         threads = f" with {torch.get_num_threads()} thread(s)" if self.model.device.type == "cpu" else ""
-        libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
-        return f"{self.model.device.type} in {str(self.model.dtype).removeprefix('torch.')}{threads} by {libraries}"
+        libraries = ", ".join(
+            f"{name} {version(name)}" for name in ("sbert-ray", "torch", "transformers", "tokenizers")
+        )
+        return f"{self.model.device.type} in {precision}{threads} by {libraries}"
 
 
 def load_model(config: ModelConfig) -> Any:

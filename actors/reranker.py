@@ -161,6 +161,6 @@ class Reranker(ModelWorker):
             "revision": self.config.revision,
             "prompt": self.config.prompt,
             "max_seq_length": self.model.max_seq_length,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "dtype": self.model.precision,
             "versions": {name: version(name) for name in VERSIONS},
         }

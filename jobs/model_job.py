@@ -29,7 +29,7 @@ class ModelJob(UnitJob):
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
     prompt: str | None = Field(default=None, description="text to put before each text")
     prompt_name: str | None = Field(default=None, description="the same, by its name in the model's config")
-    dtype: Literal["float32", "float16", "bfloat16", "int8", "fastest"] | None = Field(
+    dtype: Literal["float32", "float16", "bfloat16", "int8"] | None = Field(
         default=None, description="what the model computes in; none: float32 on CPUs, as stored on GPUs"
     )
     max_seq_length: PositiveInt | None = Field(

@@ -69,7 +69,8 @@ class Budget:
 
     def halve(self, num_positions: int) -> None:
         """Remember that a batch did not fit."""
-        self.max_positions = max(num_positions // 2, 1)
+        most = max(num_positions // 2, 1)
+        self.max_positions = most if self.max_positions is None else min(most, self.max_positions)
         self.num_halvings += 1
 
 

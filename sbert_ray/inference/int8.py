@@ -60,7 +60,7 @@ class QuantizedLinear:
         if bias is not None and bias.shape != weight.shape[:1]:
             raise ValueError(f"bias must be ({len(weight)},), got {tuple(bias.shape)}")
         self._bias = torch.zeros(len(weight)) if bias is None else bias.detach().float().clone()
-        self._pack(*_rounded_weight(weight.detach().float(), code_limit or _code_limit()))
+        self._pack(*_rounded_weight(weight.detach().float(), code_limit or greatest_code()))
 
     @torch.no_grad()
     def __call__(self, x: Tensor, out: Tensor | None = None, activation: Literal["gelu"] | None = None) -> Tensor:
@@ -87,7 +87,7 @@ class QuantizedLinear:
         return {"codes": self._codes, "scale": self._scale, "bias": self._bias}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        codes, scale, limit = state["codes"], state["scale"], _code_limit()
+        codes, scale, limit = state["codes"], state["scale"], greatest_code()
         self._bias = state["bias"]
         if codes.abs().max() > limit:
             codes, scale = _rounded_weight(codes.float() * scale.unsqueeze(1), limit)
@@ -170,7 +170,12 @@ def _rounded_weight(weight: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     return (weight / scale.unsqueeze(1)).round().to(torch.int8).contiguous(), scale
 
 
-def _code_limit() -> int:
+def greatest_code() -> int:
+    """Return the greatest code of a weight on this CPU.
+
+    Raises:
+        RuntimeError: It, or this build of torch, cannot multiply 8-bit integers.
+    """
     result = trial("int8", torch.get_num_threads())
     if result.ratio is None:
         raise RuntimeError(f"int8 must work on this CPU, but {result.reason}; load with dtype='float32'")

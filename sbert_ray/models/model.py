@@ -24,6 +24,7 @@ from sbert_ray.models.loading import Source, load_parts, match_dtype
 from sbert_ray.models.saving import save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
 from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Pooling, Router, Transformer
+from sbert_ray.modules.int8_layers import computes_in_int8
 from sbert_ray.modules.work import activation_bytes, attention_length
 
 R = TypeVar("R")
@@ -152,7 +153,7 @@ class Model(nn.Sequential):
             try:
                 return self.prepare(inputs[part], prompt, task=task)
             except ValueError:
-                refuse_surrogates([text for text in inputs if isinstance(text, (str, tuple))], 0)  # by its own row
+                refuse_surrogates([text if isinstance(text, (str, tuple)) else "" for text in inputs], 0)  # by its row
                 raise
 
         with closing(prefetched(slices, prepare, PARTS_AHEAD)) as prepared:
@@ -275,6 +276,11 @@ class Model(nn.Sequential):
         """The dtype of the weights."""
         weights = next(self.parameters(), None)
         return torch.float32 if weights is None else weights.dtype
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in: the name of a dtype, or ``int8``."""
+        return "int8" if any(map(computes_in_int8, self.modules())) else str(self.dtype).removeprefix("torch.")
 
     @property
     def prompts(self) -> dict[str, str]:

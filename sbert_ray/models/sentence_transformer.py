@@ -173,7 +173,8 @@ class SentenceTransformer(EmbeddingModel):
             chunk_size: Texts that a process gets at a time; ten chunks each if None.
             task: What the inputs are, for a model with a Router: ``query``, ``document`` or another of its routes.
             max_batch_tokens: The most token positions of a batch, instead of ``batch_size``.
-            deduplicate: Whether to compute equal texts once, which may change the last bits of others.
+            deduplicate: Whether to compute equal texts once, which may change the last bits of others;
+                for sentence embeddings.
 
         Raises:
             RuntimeError: A process failed.
@@ -183,7 +184,7 @@ class SentenceTransformer(EmbeddingModel):
         precision = precision or "float32"
         check_choices(output_value, precision, batch_size)
         rows, is_single = as_inputs(inputs, self.modalities, isinstance(self[0], Router))
-        repeated = distinct_texts(rows) if deduplicate else None
+        repeated = distinct_texts(rows) if deduplicate and output_value == "sentence_embedding" else None
         rows = rows if repeated is None else list(repeated.values)
         options: dict[str, Any] = {
             "prompt": self.settings.prompt(prompt, prompt_name),
@@ -200,8 +201,7 @@ class SentenceTransformer(EmbeddingModel):
             else:
                 results = self._encode_elsewhere(rows, device, pool, chunk_size, on_batch, options)
         if repeated is not None:
-            is_array = isinstance(results, np.ndarray)
-            results = results[repeated.rows] if is_array else [results[row] for row in repeated.rows]
+            results = results[repeated.rows]
         if output_value == "sentence_embedding":
             results = converted(results, precision, convert_to_numpy, convert_to_tensor, self.device)
         elif precision != "float32":

@@ -28,8 +28,15 @@ class Layer:
     output: nn.Linear
     attention_norm: nn.LayerNorm
     up: nn.Linear
+    activation: Callable[[Tensor], Tensor]
     down: nn.Linear
     norm: nn.LayerNorm
+
+    @property
+    def is_exact_gelu(self) -> bool:
+        """Whether the activation is x * Phi(x), which has a kernel that works in place."""
+        is_module = isinstance(self.activation, GELUActivation) and self.activation.act is F.gelu
+        return is_module or (isinstance(self.activation, nn.GELU) and self.activation.approximate == "none")
 
     def parts(self) -> list[nn.Module]:
         """Return all of them."""
@@ -49,19 +56,12 @@ class BertLike:
     """From the size of embeddings to that of the layers, for ELECTRA."""
     layers: tuple[Layer, ...]
     num_heads: int
-    activation: Callable[[Tensor], Tensor]
     first_position: int = 0
     """The first token's row of ``positions``."""
     ignored_id: int | None = None
     """The id of tokens that do not count as positions, wherever they are, and have the row of this number."""
     position_bias: Callable[[int, torch.device], Tensor] | None = None
     """From a length T to what is added to attention's logits (1, heads, T, T), for MPNet."""
-
-    @property
-    def is_exact_gelu(self) -> bool:
-        """Whether the activation is x * Phi(x), which has a kernel that works in place."""
-        is_module = isinstance(self.activation, GELUActivation) and self.activation.act is F.gelu
-        return is_module or (isinstance(self.activation, nn.GELU) and self.activation.approximate == "none")
 
     def parts(self) -> Iterator[nn.Module]:
         """Yield every layer that has weights."""
@@ -91,13 +91,26 @@ def read_bert_like(model: PreTrainedModel) -> BertLike | None:
         found = reader(base)
     except AttributeError:  # another version of transformers, or another class under this type's name
         return None
-    return found if all(map(_is_plain, found.parts())) else None
+    is_known = all(type(module) in (nn.Linear, nn.LayerNorm, nn.Embedding) for module in found.parts())
+    return found if is_known and is_unchanged(model, base) else None
 
 
-def _is_plain(module: nn.Module) -> bool:
-    is_known = type(module) in (nn.Linear, nn.LayerNorm, nn.Embedding)
-    is_hooked = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001
-    return is_known and not is_hooked and ("forward" not in vars(module) or computes_in_int8(module))
+def is_unchanged(model: nn.Module, base: nn.Module) -> bool:
+    """Return whether nothing but a model's own code runs when it is called.
+
+    Args:
+        model: The model. Of its head, layers may be changed, since they are called.
+        base: What of it is not called but read.
+    """
+    if "forward" in vars(model) or getattr(model, "_compiled_call_impl", None) is not None:
+        return False
+    if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):  # noqa: SLF001
+        return False
+    return all(
+        type(module).__module__.startswith(("transformers.", "torch."))
+        and ("forward" not in vars(module) or (computes_in_int8(module) and module.weight.dtype == torch.float32))
+        for module in base.modules()
+    )
 
 
 def _bert(base: Any, **positions: Any) -> BertLike:
@@ -114,6 +127,7 @@ def _bert(base: Any, **positions: Any) -> BertLike:
                 attention.output.dense,
                 attention.output.LayerNorm,
                 layer.intermediate.dense,
+                layer.intermediate.intermediate_act_fn,
                 layer.output.dense,
                 layer.output.LayerNorm,
             )
@@ -126,7 +140,6 @@ def _bert(base: Any, **positions: Any) -> BertLike:
         getattr(base, "embeddings_project", None),
         tuple(layers),
         base.config.num_attention_heads,
-        base.encoder.layer[0].intermediate.intermediate_act_fn,
         **positions,
     )
 
@@ -145,6 +158,7 @@ def _distilbert(base: Any) -> BertLike:
             layer.attention.out_lin,
             layer.sa_layer_norm,
             layer.ffn.lin1,
+            layer.ffn.activation,
             layer.ffn.lin2,
             layer.output_layer_norm,
         )
@@ -159,7 +173,6 @@ def _distilbert(base: Any) -> BertLike:
         None,
         layers,
         base.config.n_heads,
-        base.transformer.layer[0].ffn.activation,
     )
 
 
@@ -173,6 +186,7 @@ def _mpnet(base: Any) -> BertLike:
             layer.attention.attn.o,
             layer.attention.LayerNorm,
             layer.intermediate.dense,
+            layer.intermediate.intermediate_act_fn,
             layer.output.dense,
             layer.output.LayerNorm,
         )
@@ -192,7 +206,6 @@ def _mpnet(base: Any) -> BertLike:
         None,
         layers,
         base.config.num_attention_heads,
-        encoder.layer[0].intermediate.intermediate_act_fn,
         padding + 1,
         padding,
         bias,

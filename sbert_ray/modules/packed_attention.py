@@ -43,10 +43,11 @@ def packed(packing: Packing) -> Iterator[None]:
 
 def can_attend_packed(model: PreTrainedModel) -> bool:
     """Return whether the model leaves its attention to transformers, and has the usual one or this one."""
-    return bool(getattr(model, "_supports_attention_backend", False)) and model.config._attn_implementation in (  # noqa: SLF001
-        NAME,
-        USUAL,
-    )
+    config = model.config
+    is_usual = config._attn_implementation in (NAME, USUAL)  # noqa: SLF001
+    # Chunks are counted from the start of the row, and a compiled model would be compiled for every length.
+    is_odd = getattr(config, "attention_chunk_size", None) or getattr(model, "_compiled_call_impl", None) is not None
+    return is_usual and not is_odd and bool(getattr(model, "_supports_attention_backend", False))
 
 
 def attend_packed(model: PreTrainedModel) -> None:

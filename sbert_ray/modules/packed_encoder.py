@@ -78,7 +78,7 @@ class _Run:
         for start in range(0, len(x), FEED_FORWARD_TOKENS):
             part = x[start : start + FEED_FORWARD_TOKENS]
             wide = self.buffers.wide[: len(part) * layer.up.out_features].view(len(part), -1)
-            wide = self._activate(_linear(part, layer.up, wide))
+            wide = _activate(_linear(part, layer.up, wide), layer)
             _add_linear(part, wide, layer.down, query[: len(part)])
         return _norm(x, layer.norm)
 
@@ -117,12 +117,6 @@ class _Run:
             start = end
         return context
 
-    def _activate(self, x: Tensor) -> Tensor:
-        if self.encoder.is_exact_gelu:
-            torch.ops.aten.gelu_(x)
-            return x
-        return self.encoder.activation(x)
-
 
 def _embed(encoder: BertLike, ids: Tensor, packing: Packing, type_ids: Tensor | None) -> Tensor:
     x = F.embedding(ids, encoder.words.weight)
@@ -154,6 +148,13 @@ def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear, scratch: Tensor) -> Tens
         return x.add_(in_int8(y, out=scratch))
     x.addmm_(y, layer.weight.t())
     return x if layer.bias is None else x.add_(layer.bias)
+
+
+def _activate(x: Tensor, layer: Layer) -> Tensor:
+    if layer.is_exact_gelu:
+        torch.ops.aten.gelu_(x)
+        return x
+    return layer.activation(x)
 
 
 def _norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:

@@ -7,6 +7,7 @@ same texts with padding, which is tried once for each model, device and dtype.
 Shapes: L tokens of all texts, B texts, T tokens of the longest, H dimensions, K labels, V entries of the vocabulary.
 """
 
+import inspect
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from sbert_ray.modules.token_logits import TokenLogits, known_head, token_logits
 
 logger = logging.getLogger(__name__)
 
+TRIAL_TOKENS = 9
+"""Of the longest text that is tried, unless a window asks for more."""
 Task = Literal["feature-extraction", "fill-mask", "sequence-classification"]
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}
 COARSE_TOLERANCE = 0.1
@@ -80,6 +83,8 @@ def packed_output(
     way, output = _way(model, task), None
     if way is not None and way.by_layers:
         output = _by_layers(model, task, ids, packing, type_ids, firsts_only)
+        if output is None:
+            _found.pop(model, None)
     elif way is not None:
         output = _by_itself(model, task, way, ids, packing, type_ids, firsts_only)
     if output is None:  # the model has changed since the texts were packed
@@ -165,18 +170,20 @@ def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool) -> _Way | N
     if task not in ("feature-extraction", "fill-mask", "sequence-classification") or model.device.type == "meta":
         return None
     try:
-        ids, packing = _trial(model)
-        expected = _padded(model, task, ids, packing)
+        ids, type_ids, packing = _trial(model)
+        expected = _padded(model, task, ids, type_ids, packing)
     except Exception as error:  # noqa: BLE001 - a model that cannot be tried so is run with padding, as it was made for
+        _raise_if_device_failed(error)
         logger.debug("%s is run with padding: %s", type(model).__name__, error)
         return None
     is_coarse = any(map(computes_in_int8, model.modules()))
-    tolerance = COARSE_TOLERANCE if is_coarse else TOLERANCE.get(expected.dtype, COARSE_TOLERANCE)
+    tolerance = COARSE_TOLERANCE if is_coarse else TOLERANCE.get(model.dtype, COARSE_TOLERANCE)
     attention = model.config._attn_implementation  # noqa: SLF001
     for way in _ways(model, task, by_layers=by_layers):
         try:
-            found = _run(model, task, way, ids, packing)
+            found = _run(model, task, way, ids, type_ids, packing)
         except Exception as error:  # noqa: BLE001 - likewise
+            _raise_if_device_failed(error)
             logger.debug("%s cannot be run packed as %s: %s", type(model).__name__, way, error)
             continue
         if found is not None and _agree(found, expected, tolerance):
@@ -196,30 +203,43 @@ def _ways(model: PreTrainedModel, task: str, *, by_layers: bool) -> Iterator[_Wa
     is_possible = task != "sequence-classification" and can_attend_packed(model) and takes_positions(model)
     if is_possible and (is_cpu or has_kernel):
         yield _Way(by_layers=False)
-        if (padding := getattr(model.config, "pad_token_id", None)) is not None:
+        padding, most = (getattr(model.config, name, None) for name in ("pad_token_id", "max_position_embeddings"))
+        if padding is not None and most is not None and padding + 1 + TRIAL_TOKENS <= most:
             yield _Way(by_layers=False, first_position=padding + 1, ignored_id=padding)
 
 
-def _run(model: PreTrainedModel, task: str, way: _Way, ids: Tensor, packing: Packing) -> Tensor | None:
+def _raise_if_device_failed(error: Exception) -> None:
+    """Pass on what tells nothing of the model."""
+    if isinstance(error, torch.OutOfMemoryError) or "CUDA error" in str(error):
+        raise error
+
+
+def _run(
+    model: PreTrainedModel, task: str, way: _Way, ids: Tensor, type_ids: Tensor | None, packing: Packing
+) -> Tensor | None:
     if way.by_layers:
-        output = _by_layers(model, task, ids, packing, None, False)
+        output = _by_layers(model, task, ids, packing, type_ids, False)
     else:
-        output = _by_itself(model, task, way, ids, packing, None, False)
+        output = _by_itself(model, task, way, ids, packing, type_ids, False)
     return output.whole()[0] if isinstance(output, TokenLogits) else output
 
 
-def _trial(model: PreTrainedModel) -> tuple[Tensor, Packing]:
+def _trial(model: PreTrainedModel) -> tuple[Tensor, Tensor | None, Packing]:
+    """Return ids (L,) and types (L,) of a few texts, and where they are."""
     config = model.config
     windows = [getattr(config, name, None) for name in ("sliding_window", "local_attention")]
     window = max((size for size in windows if isinstance(size, int)), default=0)
     most = getattr(config, "max_position_embeddings", None) or 512
-    longest = max(min(2 * window + 3 if window <= 256 else 9, most - 4), 3)
+    longest = max(min(2 * window + 3 if 0 < window <= 256 else TRIAL_TOKENS, most - 4), 3)
     lengths = np.array([longest, max(longest // 2, 2), max(longest // 2, 2), 1])
     size = config.get_text_config().vocab_size
     special = {value for name in ("pad", "bos", "eos", "cls", "sep") for value in _ids(config, f"{name}_token_id")}
     plain = [token for token in range(min(size, 512)) if token not in special]
     ids = torch.tensor([plain[17 * place % len(plain)] for place in range(int(lengths.sum()))], device=model.device)
-    return ids, Packing.of(lengths)
+    type_ids = torch.arange(len(ids), device=ids.device) % 2
+    has_types = (getattr(config, "type_vocab_size", None) or 0) > 1
+    has_types = has_types and "token_type_ids" in inspect.signature(model.forward).parameters
+    return ids, type_ids if has_types else None, Packing.of(lengths)
 
 
 def _ids(config: Any, name: str) -> list[int]:
@@ -227,13 +247,16 @@ def _ids(config: Any, name: str) -> list[int]:
     return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
 
 
-def _padded(model: PreTrainedModel, task: str, ids: Tensor, packing: Packing) -> Tensor:
-    views = [view for (view,) in packing.by_length(ids)]
-    rows = [row for view in views for row in view]
-    inputs = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
-    mask = torch.arange(inputs.shape[1], device=ids.device) < lengths[:, None]
-    output = getattr(model(input_ids=inputs, attention_mask=mask.long()), TASKS[task].output)
+def _padded(model: PreTrainedModel, task: str, ids: Tensor, type_ids: Tensor | None, packing: Packing) -> Tensor:
+    def padded(tokens: Tensor) -> Tensor:
+        rows = [row for (view,) in packing.by_length(tokens) for row in view]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+    mask = padded(torch.ones_like(ids))
+    inputs = {"input_ids": padded(ids), "attention_mask": mask}
+    if type_ids is not None:
+        inputs["token_type_ids"] = padded(type_ids)
+    output, mask = getattr(model(**inputs), TASKS[task].output), mask.bool()
     found: Tensor = output if task == "sequence-classification" else output[mask]
     return found
 

@@ -63,6 +63,12 @@ def largest_products(
     return pooled
 
 
+def _is_inference(layer: nn.Linear, hidden: Tensor) -> bool:
+    """Return whether products may be written in place."""
+    is_autocast = torch.is_autocast_enabled(hidden.device.type)
+    return not torch.is_grad_enabled() and not is_autocast and layer.weight.dtype == hidden.dtype
+
+
 def _blocks_of(packing: Packing, max_tokens: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield texts of one length that have up to ``max_tokens`` tokens: their number n, length, first token, and step.
 
@@ -156,8 +162,9 @@ class SpladePooling(Module):
     def _pool_packed(self, logits: TokenLogits, packing: Packing) -> Tensor:
         """Return the embeddings (B, V) of packed texts, whose logits (1, L, V) never exist for many tokens at once."""
         is_max = self.pooling_strategy == "max"
-        if is_max and logits.linear is not None and logits.hidden is not None and not torch.is_grad_enabled():
-            return largest_products(logits.hidden[0], logits.linear, packing, self._activate_)
+        layer, hidden = logits.linear, logits.hidden
+        if is_max and layer is not None and hidden is not None and _is_inference(layer, hidden):
+            return largest_products(hidden[0], layer, packing, self._activate_)
         pooled = torch.cat([self._pool_texts(logits, *texts) for texts in _texts_of(packing, logits)])
         return self._activate(pooled) if is_max else pooled
 

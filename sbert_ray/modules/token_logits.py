@@ -53,9 +53,10 @@ class TokenLogits:
     @property
     def linear(self) -> nn.Linear | None:
         """The layer that makes the logits, where it is a plain linear one, whose weights may be taken in parts."""
-        if type(self.layer) is not nn.Linear or self.layer._forward_hooks or "forward" in vars(self.layer):  # noqa: SLF001
+        layer = self.layer
+        if type(layer) is not nn.Linear or "forward" in vars(layer):
             return None
-        return self.layer
+        return None if layer._forward_hooks or layer._forward_pre_hooks else layer  # noqa: SLF001
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -210,7 +210,8 @@ class Transformer(InputModule):
 
     def can_pack(self) -> bool:
         """Return whether the transformer gives the same for packed texts as for padded ones."""
-        return self._processor is None and can_pack(self.model, self.transformer_task)
+        is_known = isinstance(self.model, PreTrainedModel) and self._processor is None  # and not a compiled one
+        return is_known and can_pack(self.model, self.transformer_task)
 
     def _forward_packed(self, features: Features) -> Features:
         packing, firsts_only = features["packing"], features.get("firsts_only", False)

@@ -76,7 +76,7 @@ def test_writes_ids_kept_columns_and_embeddings_in_input_order(embed: Embed, tin
     assert table["id"].to_pylist() == list(range(100, 108))
     assert_array_equal(vectors(table), SentenceTransformer(str(tiny_checkpoint)).encode(TEXTS))
     assert report.committed.rows == 8
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("sbert-ray", "torch", "transformers", "tokenizers"))
     assert report.environment == f"cpu in float32 with {torch.get_num_threads()} thread(s) by {libraries}"
 
 

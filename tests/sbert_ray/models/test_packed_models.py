@@ -1,9 +1,11 @@
 """Packed texts give what padded ones give, for every architecture; and which ones are packed at all."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from benchmarks.architectures import ARCHITECTURES, DIMENSION
 from sbert_ray import CrossEncoder, SentenceTransformer, SparseEncoder
 from sbert_ray.inference.engine import run_batches
 from sbert_ray.modules import Pooling, Router
+from sbert_ray.modules.int8_layers import compute_in_int8
 from sbert_ray.modules.packed_attention import NAME
 
 LAYERED = ("BERT", "RoBERTa", "XLM-R", "CamemBERT", "DistilBERT", "ELECTRA", "MPNet")
@@ -63,8 +66,9 @@ CASES = [
 ]
 
 
-def load(name: str, task: str, folder: Path, **options: Any) -> Any:
-    ARCHITECTURES[name].write(folder, task)
+def load(name: str, task: str, folder: Path, hidden_size: int | None = None, **options: Any) -> Any:
+    fields = {"hidden_size": hidden_size, "intermediate_size": 2 * hidden_size} if hidden_size else {}
+    ARCHITECTURES[name].write(folder, task, **fields)
     return KINDS[task](str(folder), device="cpu", **options)
 
 
@@ -163,16 +167,64 @@ def test_changed_layers_are_not_passed_by(tmp_path: Path, monkeypatch: pytest.Mo
     np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5, rtol=0)
 
 
-def test_hooks_are_called(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "encoder", "encoder.layer.0", "encoder.layer.0.intermediate.dense"])
+def test_hooks_are_called(name: str, tmp_path: Path) -> None:
     model = load("BERT", "feature-extraction", tmp_path)
     plain = model.encode(TEXTS)
     seen: list[int] = []
-    layer = model[0].model.encoder.layer[0].intermediate.dense
+    layer = model[0].model.get_submodule(name)
     handle = layer.register_forward_hook(lambda *_: seen.append(1) or None)
     np.testing.assert_allclose(model.encode(TEXTS), plain, atol=1e-5, rtol=0)
     assert seen
     handle.remove()
     np.testing.assert_array_equal(model.encode(TEXTS), plain)
+
+
+def test_a_layer_of_another_forward_is_called(tmp_path: Path) -> None:
+    model = load("BERT", "feature-extraction", tmp_path)
+    plain = model.encode(TEXTS)
+    layer = model[0].model.encoder.layer[1]
+    layer.forward = lambda hidden, *_, **__: 0 * hidden
+    assert np.abs(model.encode(TEXTS) - plain).max() > 0.01
+    del layer.forward
+    np.testing.assert_array_equal(model.encode(TEXTS), plain)
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "fill-mask", "sequence-classification"])
+@pytest.mark.parametrize("name", ["BERT", "ELECTRA"])
+def test_autocast_may_come_and_go(name: str, task: str, tmp_path: Path) -> None:
+    model = load(name, task, tmp_path)
+    plain = outputs(model, TEXTS)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        np.testing.assert_allclose(outputs(model, TEXTS), plain, atol=0.3)
+    np.testing.assert_array_equal(outputs(model, TEXTS), plain)
+
+
+def test_a_device_that_fails_in_the_trial_is_not_taken_for_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load("BERT", "feature-extraction", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(model[0].model, "forward", Mock(side_effect=torch.OutOfMemoryError("full")))
+        with pytest.raises(torch.OutOfMemoryError, match="full"):
+            model.encode(TEXTS)
+    model.encode(TEXTS)
+    assert is_packed(model)
+
+
+def test_8_bit_layers_pack_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load("BERT", "feature-extraction", tmp_path, hidden_size=64)
+    expected = model.encode(TEXTS)
+    compute_in_int8(model[0].model)
+    assert model.precision == "int8"
+    assert is_packed(model)
+    found = model.encode(TEXTS)
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert 0.9 < cosines.min() < 0.99999
+    with padding(model, monkeypatch):
+        np.testing.assert_allclose(found, model.encode(TEXTS), atol=0.05)
+    copied = copy.deepcopy(model)
+    np.testing.assert_array_equal(copied.encode(TEXTS), found)
 
 
 def test_weights_that_change_are_seen(tmp_path: Path) -> None:

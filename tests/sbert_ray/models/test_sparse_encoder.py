@@ -425,7 +425,7 @@ def test_a_module_that_does_not_fit_the_one_before_it_is_named(tiny_checkpoint: 
     modules = [transformer, Pooling(16), SparseAutoEncoder(30, 60, 4, 8)]
     with pytest.raises(ValueError, match="SparseAutoEncoder takes 30 dimensions, and the modules before it give 16"):
         SparseEncoder(modules=modules, device="cpu").encode("a cat")
-    with pytest.raises(ValueError, match=r"must write 'sentence_embedding', got \['attention_mask', 'input_ids'"):
+    with pytest.raises(ValueError, match=r"must write 'sentence_embedding', got \[.*'input_ids'"):
         SparseEncoder(modules=[transformer], device="cpu").encode("a cat")
 
 

