@@ -82,6 +82,21 @@ class QuantizedLinear:
                 torch.ops.aten.gelu_(part)
         return out
 
+    @torch.no_grad()
+    def add_to(self, total: Tensor, x: Tensor, least: float | None = None) -> Tensor:
+        """Add the outputs (L, N) to ``total``, in place, and return it.
+
+        Args:
+            total: In float32, apart from ``x``.
+            x: The inputs (L, K) in float32, on the CPU.
+            least: What no input is less than, where that is known, which spares looking for the least one.
+        """
+        for start in range(0, len(x), _ROWS):
+            rounded = _Rounded.of(x[start : start + _ROWS], least)
+            part = total[start : start + _ROWS]
+            part.addcmul_(self._sums(rounded, None, len(part)), rounded.step)
+        return total
+
     def __getstate__(self) -> dict[str, Any]:
         """Return the weights as codes: oneDNN's own layout of them is of this CPU and cannot be pickled."""
         return {"codes": self._codes, "scale": self._scale, "bias": self._bias}
@@ -99,15 +114,20 @@ class QuantizedLinear:
         self._packed = torch.ops.onednn.qlinear_prepack(codes, None)
 
     def _multiply(self, x: "_Rounded", out: Tensor) -> None:
-        num_rows, num_padded = len(out), len(x.codes)
+        torch.mul(self._sums(x, out, len(out)), x.step, out=out)
+
+    def _sums(self, x: "_Rounded", out: Tensor | None, num_rows: int) -> Tensor:
+        """Return the outputs (L, N) in steps of each row, in ``out`` where it has room for the padding."""
+        num_padded = len(x.codes)
         # Adding to memory that is there spares new pages for the sums, which would cost more than the products.
-        sums = out if num_padded == num_rows else _buffer("sums", num_padded * len(self._bias)).view(num_padded, -1)
-        torch.mul(x.per_step, self._bias, out=sums[:num_rows])
+        if out is None or num_padded != num_rows:
+            out = _buffer("sums", num_padded * len(self._bias)).view(num_padded, -1)
+        torch.mul(x.per_step, self._bias, out=out[:num_rows])
         weights = (x.codes, 1.0, _ZERO_CODE, self._packed, self._scale, self._zeros)
-        sums = torch.ops.onednn.qlinear_pointwise.binary(
-            *weights, sums, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
+        sums: Tensor = torch.ops.onednn.qlinear_pointwise.binary(
+            *weights, out, None, 1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""
         )
-        torch.mul(sums[:num_rows], x.step, out=out)
+        return sums[:num_rows]
 
 
 @torch.no_grad()
@@ -136,9 +156,10 @@ class _Rounded(NamedTuple):
     """(L, 1), its reciprocal"""
 
     @classmethod
-    def of(cls, x: Tensor) -> Self:
+    def of(cls, x: Tensor, least: float | None = None) -> Self:
         (num_rows, num_inputs), num_padded = x.shape, _padded(len(x))
-        step = torch.maximum(x.amax(1, keepdim=True), x.amin(1, keepdim=True).neg_())
+        step = x.amax(1, keepdim=True)
+        step = torch.maximum(step, x.amin(1, keepdim=True).neg_()) if least is None else step.clamp_min_(abs(least))
         step = step.mul_(1 / 127).add_(_TINY)  # never 0
         per_step = step.reciprocal()
         # oneDNN is fast with unsigned inputs only, hence codes around 128.

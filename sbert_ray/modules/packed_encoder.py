@@ -21,6 +21,8 @@ from sbert_ray.modules.int8_layers import computes_in_int8, quantized
 
 FEED_FORWARD_TOKENS = 1024
 """Measured on one core of a Xeon with MiniLM: 2 to 4 % faster than all tokens of a batch at once."""
+GELU_LEAST = -0.17
+"""What x * Phi(x) is never less than: its minimum is -0.16997."""
 
 
 def run_packed(
@@ -74,12 +76,12 @@ class _Run:
         """Return the layer's output; ``x`` (L, H) is used up."""
         x, query, value_bias = self._project(x, layer, firsts_only=firsts_only)
         context = self._attend(query, value_bias, firsts_only=firsts_only)
-        x = _norm(_add_linear(x, context, layer.output, query), layer.attention_norm)
+        x = _norm(_add_linear(x, context, layer.output), layer.attention_norm)
         for start in range(0, len(x), FEED_FORWARD_TOKENS):
             part = x[start : start + FEED_FORWARD_TOKENS]
             wide = self.buffers.wide[: len(part) * layer.up.out_features].view(len(part), -1)
             wide = _activate(_linear(part, layer.up, wide), layer)
-            _add_linear(part, wide, layer.down, query[: len(part)])
+            _add_linear(part, wide, layer.down, GELU_LEAST if layer.is_exact_gelu else None)
         return _norm(x, layer.norm)
 
     def _project(self, x: Tensor, layer: Layer, *, firsts_only: bool) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -142,10 +144,10 @@ def _linear(x: Tensor, layer: nn.Linear, out: Tensor, *, with_bias: bool = True)
     return torch.addmm(layer.bias, x, layer.weight.t(), out=out)
 
 
-def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear, scratch: Tensor) -> Tensor:
-    """Add to ``x`` what a layer makes of ``y``."""
+def _add_linear(x: Tensor, y: Tensor, layer: nn.Linear, least: float | None = None) -> Tensor:
+    """Add to ``x`` what a layer makes of ``y``, of which nothing is less than ``least``."""
     if (in_int8 := quantized(layer)) is not None:
-        return x.add_(in_int8(y, out=scratch))
+        return in_int8.add_to(x, y, least)
     x.addmm_(y, layer.weight.t())
     return x if layer.bias is None else x.add_(layer.bias)
 

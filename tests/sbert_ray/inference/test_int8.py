@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sbert_ray.inference import int8
 from sbert_ray.inference.cpu_trial import Trial
-from sbert_ray.inference.int8 import QuantizedLinear
+from sbert_ray.inference.int8 import QuantizedLinear, outputs_of
 
 
 @pytest.fixture(autouse=True)
@@ -200,3 +200,21 @@ def test_says_so_where_the_cpu_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(int8, "trial", lambda *args: Trial(None, "a trial matrix product ended with exit code -4"))
     with pytest.raises(RuntimeError, match=r"int8 must work on this CPU, but a trial .* code -4; load with dtype='flo"):
         QuantizedLinear(torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("num_rows", [1, 8, 70, 1500])
+def test_outputs_can_be_added_to_what_is_there(num_rows: int) -> None:
+    layer = QuantizedLinear(torch.randn(48, 96), torch.randn(48))
+    x, total = torch.nn.functional.gelu(torch.randn(num_rows, 96)), torch.randn(num_rows, 48)
+    expected = total + layer(x)
+    torch.testing.assert_close(layer.add_to(total.clone(), x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(layer.add_to(total.clone(), x, least=-0.17), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_several_layers_share_rounded_inputs() -> None:
+    layers = [QuantizedLinear(torch.randn(size, 96), torch.randn(size)) for size in (48, 64)]
+    x = torch.randn(1100, 96)
+    outs = [torch.empty(1100, size) for size in (48, 64)]
+    outputs_of(layers, x, outs)
+    for layer, out in zip(layers, outs, strict=True):
+        torch.testing.assert_close(out, layer(x), atol=0, rtol=0)
