@@ -63,13 +63,12 @@ def test_workers_and_deaths_change_nothing(tmp_path: Path, corpus: Path, minilm:
     assert not Path(job.marker).exists()  # a worker has died in mid-unit
     Path(job.marker).touch()
     assert job.run() == 0
-    assert not Path(job.marker).exists()
+    assert not Path(job.marker).exists()  # another one, of this run or still of the one before
 
     assert len(digests(job.output)) == NUM_UNITS
     assert digests(job.output) == digests(undisturbed.output)
     *_, verdict = verify(job.output)
     assert verdict.problems == []
     report = json.loads(Path(job.output, "report.json").read_text())
-    assert report["units"]["retried"] >= 1
     assert report["units"]["resumed"] >= 2
     assert report["duplicate_texts"] == NUM_ROWS // 8
