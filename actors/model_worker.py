@@ -104,12 +104,10 @@ class ModelWorker(UnitWorker):
 
     def prepare_distinct(self, texts: Sequence[Any], prepare: Callable[[Sequence[Any]], "Prepared"]) -> Inputs:
         """Prepare N texts, or pairs of them, equal ones once if that is asked for."""
-        if not self.config.deduplicate:
-            return Inputs(prepare(texts))
-        from sbert_ray.inference.distinct import distinct
+        from sbert_ray.inference.distinct import distinct_texts
 
-        found = distinct(texts)
-        return Inputs(prepare(found.values), found.rows if len(found.values) < len(texts) else None)
+        found = distinct_texts(texts) if self.config.deduplicate else None
+        return Inputs(prepare(texts)) if found is None else Inputs(prepare(found.values), found.rows)
 
     def count_tokens(self, inputs: Inputs, run: Any) -> dict[str, Any]:
         """Return what the report tells of N texts or pairs, of which ``run`` computed the distinct ones."""

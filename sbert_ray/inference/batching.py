@@ -3,25 +3,24 @@
 Shapes: N rows.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
+Lengths = TypeVar("Lengths", int, NDArray[np.int64])
 
-def cost_of(length: int, attention_length: int | None) -> int:
-    """Return the work for a row, in token positions of a short row.
+
+def cost_of(length: Lengths, attention_length: int | None) -> Lengths:
+    """Return the work for a row, or for each of several (N,), in token positions of a short row.
 
     Attention's work grows with the square of the length, all other with the length.
 
     Args:
-        length: Tokens of the row.
+        length: Tokens of the row, or of each (N,).
         attention_length: Tokens at which attention is half of a row's work; None where there is no attention.
     """
     return length + length * length // attention_length if attention_length else length
-
-
-def costs_of(lengths: NDArray[np.int64], attention_length: int | None) -> NDArray[np.int64]:
-    """Return `cost_of` each of several rows (N,)."""
-    return lengths + lengths * lengths // attention_length if attention_length else lengths
 
 
 def plan_packs(

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbert_ray.inference.batching import costs_of, plan_batches, plan_packs
+from sbert_ray.inference.batching import cost_of, plan_batches, plan_packs
 from sbert_ray.inference.images import Images
 from sbert_ray.inference.inputs import BadInputError
-from sbert_ray.inference.mixed import Labeled, fewest, groups_of, texts_of, unlabeled
+from sbert_ray.inference.mixed import fewest, groups_of, packed_texts, unlabeled
 from sbert_ray.inference.pipeline import prefetched
 from sbert_ray.inference.prepared import Features, Prepared
 
@@ -54,6 +54,11 @@ MEMORY_SHARE = 0.25
 """Of a GPU's memory, what the activations of one batch may take."""
 
 
+def profile_of(device: torch.device) -> DeviceProfile:
+    """Return the profile of a device's kind; an unknown kind of accelerator is taken for a GPU."""
+    return DEVICE_PROFILES.get(device.type, DEVICE_PROFILES["cuda"])
+
+
 @dataclass
 class Budget:
     """How large batches may be, as the device's memory has shown; a model keeps it from call to call."""
@@ -86,11 +91,6 @@ class Encoder:
     attention_length: int | None = None
     """Tokens at which attention is half of a text's work."""
     budget: Budget = field(default_factory=Budget)
-
-    @property
-    def profile(self) -> DeviceProfile:
-        """The profile of this device's kind; an unknown kind of accelerator is taken for a GPU."""
-        return DEVICE_PROFILES.get(self.device.type, DEVICE_PROFILES["cuda"])
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,8 @@ class _Planned:
         return self.inputs.num_positions(self.rows)
 
     def features(self) -> Features:
-        if self.packed is not None and (texts := texts_of(self.inputs)) is not None:
-            labels = self.inputs.labels if isinstance(self.inputs, Labeled) else {}
-            return texts.packed(self.rows) | labels | self.packed
+        if self.packed is not None:
+            return packed_texts(self.inputs, self.rows) | self.packed
         try:
             return self.inputs.batch(self.rows)
         except BadInputError as error:
@@ -182,11 +181,11 @@ def _plan(encoder: Encoder, inputs: Prepared, max_tokens: int, max_rows: int | N
     planned: list[_Planned] = []
     for group, part in groups_of(inputs):
         lengths, most = part.lengths, fewest([max_rows, part.max_rows])
-        costs = costs_of(lengths, encoder.attention_length)
+        costs = cost_of(lengths, encoder.attention_length)
         packed = encoder.packed_features(part)
         # Texts without a single token cannot be told apart where there is no padding.
         padded = np.arange(len(part)) if packed is None else np.flatnonzero(lengths == 0)
-        batches = plan_batches(costs[padded], max_tokens, encoder.profile.batch_cost, most)
+        batches = plan_batches(costs[padded], max_tokens, profile_of(encoder.device).batch_cost, most)
         planned += [_Planned(part, padded[rows], group, None) for rows in batches]
         if packed is not None:
             full = np.flatnonzero(lengths)
@@ -205,7 +204,7 @@ def max_tokens_for(device: torch.device, bytes_per_position: int) -> int:
         device: The device.
         bytes_per_position: What the activations of one position take at a time.
     """
-    suits = DEVICE_PROFILES.get(device.type, DEVICE_PROFILES["cuda"]).max_tokens
+    suits = profile_of(device).max_tokens
     if device.type != "cuda" or not bytes_per_position:
         return suits
     total = torch.cuda.get_device_properties(device).total_memory

@@ -110,6 +110,18 @@ def texts_of(inputs: Prepared) -> TokenizedTexts | None:
     return inner if isinstance(inner, TokenizedTexts) else None
 
 
+def packed_texts(inputs: Prepared, rows: NDArray[np.int64]) -> Features:
+    """Return the features of ``rows`` of tokenized texts, packed.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    texts = texts_of(inputs)
+    if texts is None:
+        raise TypeError(f"only tokenized texts can be packed, got {type(unlabeled(inputs)).__name__}")
+    return texts.packed(rows) | (inputs.labels if isinstance(inputs, Labeled) else {})
+
+
 def fewest(limits: Iterable[int | None]) -> int | None:
     """Return the least of some limits, where None is none."""
     return min((limit for limit in limits if limit is not None), default=None)

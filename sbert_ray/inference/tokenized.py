@@ -77,9 +77,7 @@ class TokenizedTexts:
         }
         if self.type_ids is not None:
             features["token_type_ids"] = padded(self.type_ids, self.padding.type_id)
-        if self.prompt_length is not None:
-            features["prompt_length"] = torch.tensor([self.prompt_length])
-        return features
+        return features | self._prompt()
 
     def packed(self, rows: NDArray[np.int64]) -> Features:
         """Return the features of ``rows``, of at least one token each: ids (L,) and their `Packing`, without padding.
@@ -93,9 +91,10 @@ class TokenizedTexts:
         }
         if self.type_ids is not None:
             features["token_type_ids"] = torch.from_numpy(self.type_ids[positions].astype(np.int64))
-        if self.prompt_length is not None:
-            features["prompt_length"] = torch.tensor([self.prompt_length])
-        return features
+        return features | self._prompt()
+
+    def _prompt(self) -> Features:
+        return {} if self.prompt_length is None else {"prompt_length": torch.tensor([self.prompt_length])}
 
     def positions(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where in ``ids`` the tokens of ``rows`` are, row after row."""

@@ -24,7 +24,7 @@ from sbert_ray.models.loading import Source, load_parts, match_dtype
 from sbert_ray.models.saving import save_checkpoint, upload_folder
 from sbert_ray.models.settings import Settings
 from sbert_ray.modules import INPUT_MODULES, Features, InputModule, Module, Pooling, Router, Transformer
-from sbert_ray.modules.int8_layers import computes_in_int8
+from sbert_ray.modules.int8_layers import has_int8_layers
 from sbert_ray.modules.work import activation_bytes, attention_length
 
 R = TypeVar("R")
@@ -280,7 +280,7 @@ class Model(nn.Sequential):
     @property
     def precision(self) -> str:
         """What the model computes in: the name of a dtype, or ``int8``."""
-        return "int8" if any(map(computes_in_int8, self.modules())) else str(self.dtype).removeprefix("torch.")
+        return "int8" if has_int8_layers(self) else str(self.dtype).removeprefix("torch.")
 
     @property
     def prompts(self) -> dict[str, str]:

@@ -4,7 +4,6 @@ They differ in names, in how positions are counted, and in small extras. What is
 that weights are never there twice and changes of them are seen.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,22 +69,20 @@ class BertLike:
             yield from layer.parts()
 
 
+_OTHER_MODES = ("is_decoder", "add_cross_attention", "output_hidden_states", "output_attentions")
+"""Of a config, what makes more of a model than an encoder with one output."""
+
+
 def read_bert_like(model: PreTrainedModel) -> BertLike | None:
     """Return the encoder in a model of transformers, which may have a head; None if it is another or a changed one.
 
-    Changed are those with hooks, adapters, quantized layers, a decoder's attention, or gradients to be checkpointed.
+    Changed are those with hooks, adapters, layers of other kinds, the attention of a decoder or to relative positions,
+    or further outputs; layers that compute in 8-bit integers are none of that.
     """
     base = getattr(model, model.base_model_prefix, model)
     reader = _READERS.get(getattr(base.config, "model_type", ""))
-    if (
-        reader is None
-        or getattr(base.config, "is_decoder", False)
-        or getattr(base.config, "add_cross_attention", False)
-    ):
-        return None
-    if getattr(base.config, "position_embedding_type", "absolute") not in ("absolute", None):
-        return None
-    if getattr(base.config, "output_hidden_states", False) or getattr(base.config, "output_attentions", False):
+    is_absolute = getattr(base.config, "position_embedding_type", "absolute") in ("absolute", None)
+    if reader is None or not is_absolute or any(getattr(base.config, name, False) for name in _OTHER_MODES):
         return None
     try:
         found = reader(base)
@@ -251,8 +248,3 @@ def before_vocabulary(model: Any, hidden: Tensor) -> Tensor | None:
         case _:
             return None
     return transformed
-
-
-def takes_positions(model: PreTrainedModel) -> bool:
-    """Return whether a model can be told the position of each token."""
-    return "position_ids" in inspect.signature(model.forward).parameters

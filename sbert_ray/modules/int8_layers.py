@@ -34,6 +34,11 @@ def computes_in_int8(layer: nn.Module) -> bool:
     return isinstance(vars(layer).get("forward"), Int8Forward)
 
 
+def has_int8_layers(model: nn.Module) -> bool:
+    """Return whether some layers of a model compute in 8-bit integers."""
+    return any(map(computes_in_int8, model.modules()))
+
+
 class Int8Forward:
     """The forward of a linear layer that computes in 8-bit integers, and follows its weights.
 

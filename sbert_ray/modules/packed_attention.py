@@ -167,7 +167,7 @@ def _attend_varlen(
     query: Tensor, key: Tensor, value: Tensor, mask: _Mask, packing: Packing, scale: float | None, dropout: float
 ) -> Tensor:
     """Attend in all texts at once (h, L, D) -> (L, h, D), by the flash kernel for texts of several lengths."""
-    start = longest_start(packing)
+    start = _longest_start(packing)
     band = mask.band(packing.longest, start, query.device)
     if band is None:
         return _attend_by_length(query, key, value, mask, packing, scale, dropout)
@@ -186,7 +186,7 @@ def _attend_varlen(
     return attended
 
 
-def longest_start(packing: Packing) -> int:
+def _longest_start(packing: Packing) -> int:
     """Return where the first of the longest texts begins."""
     start = 0
     for n, length in packing.groups:

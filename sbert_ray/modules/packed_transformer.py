@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sbert_ray.inference.packing import Packing
-from sbert_ray.modules.bert_family import before_vocabulary, classify, read_bert_like, takes_positions
+from sbert_ray.modules.bert_family import before_vocabulary, classify, read_bert_like
 from sbert_ray.modules.configs import TASKS
-from sbert_ray.modules.int8_layers import computes_in_int8
+from sbert_ray.modules.int8_layers import has_int8_layers
 from sbert_ray.modules.packed_attention import attend_packed, can_attend_packed, packed, varlen_kernel
 from sbert_ray.modules.packed_encoder import run_packed
 from sbert_ray.modules.token_logits import TokenLogits, known_head, token_logits
@@ -176,8 +176,7 @@ def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool) -> _Way | N
         _raise_if_device_failed(error)
         logger.debug("%s is run with padding: %s", type(model).__name__, error)
         return None
-    is_coarse = any(map(computes_in_int8, model.modules()))
-    tolerance = COARSE_TOLERANCE if is_coarse else TOLERANCE.get(model.dtype, COARSE_TOLERANCE)
+    tolerance = COARSE_TOLERANCE if has_int8_layers(model) else TOLERANCE.get(model.dtype, COARSE_TOLERANCE)
     attention = model.config._attn_implementation  # noqa: SLF001
     best, least = None, tolerance
     for way in _ways(model, task, by_layers=by_layers):
@@ -206,7 +205,7 @@ def _ways(model: PreTrainedModel, task: str, *, by_layers: bool) -> Iterator[_Wa
         yield _Way(by_layers=True)
     # On other devices, attention length by length would be many small kernels.
     has_kernel = model.device.type == "cuda" and model.dtype in (torch.float16, torch.bfloat16) and varlen_kernel()
-    is_possible = task != "sequence-classification" and can_attend_packed(model) and takes_positions(model)
+    is_possible = task != "sequence-classification" and can_attend_packed(model) and _takes(model, "position_ids")
     if is_possible and (is_cpu or has_kernel):
         yield _Way(by_layers=False)
         padding, most = (getattr(model.config, name, None) for name in ("pad_token_id", "max_position_embeddings"))
@@ -244,8 +243,11 @@ def _trial(model: PreTrainedModel) -> tuple[Tensor, Tensor | None, Packing]:
     ids = torch.tensor([plain[17 * place % len(plain)] for place in range(int(lengths.sum()))], device=model.device)
     type_ids = torch.arange(len(ids), device=ids.device) % 2
     has_types = (getattr(config, "type_vocab_size", None) or 0) > 1
-    has_types = has_types and "token_type_ids" in inspect.signature(model.forward).parameters
-    return ids, type_ids if has_types else None, Packing.of(lengths)
+    return ids, type_ids if has_types and _takes(model, "token_type_ids") else None, Packing.of(lengths)
+
+
+def _takes(model: PreTrainedModel, name: str) -> bool:
+    return name in inspect.signature(model.forward).parameters
 
 
 def _ids(config: Any, name: str) -> list[int]:

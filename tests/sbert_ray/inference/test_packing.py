@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sbert_ray.inference.batching import costs_of, plan_packs
+from sbert_ray.inference.batching import cost_of, plan_packs
 from sbert_ray.inference.packing import Packing
 from sbert_ray.inference.tokenized import TokenizedTexts
 
@@ -50,7 +50,7 @@ def test_features_of_packed_texts_have_no_padding() -> None:
 @pytest.mark.parametrize("max_rows", [None, 1, 7])
 def test_every_row_is_in_one_pack_and_no_pack_costs_too_much(max_rows: int | None) -> None:
     lengths = np.random.default_rng(0).integers(1, 200, 500)
-    costs = costs_of(lengths, 300)
+    costs = cost_of(lengths, 300)
     packs = plan_packs(lengths, costs, 1000, max_rows)
     assert sorted(np.concatenate(packs)) == list(range(500))
     for rows, following in zip(packs, [*packs[1:], None], strict=True):
@@ -67,5 +67,5 @@ def test_no_rows_make_no_packs() -> None:
 
 def test_attention_makes_long_rows_cost_more() -> None:
     lengths = np.array([0, 1, 300, 600])
-    assert costs_of(lengths, 300).tolist() == [0, 1, 600, 1800]
-    assert costs_of(lengths, None) is lengths
+    assert cost_of(lengths, 300).tolist() == [0, 1, 600, 1800]
+    assert cost_of(lengths, None) is lengths
