@@ -116,20 +116,29 @@ class Model(nn.Sequential):
         forward = partial(self, **kwargs)
         return Encoder(forward, self.device, self._packed_features, attention_length(self.config), self._budget)
 
-    def _packed_features(self, inputs: Prepared) -> Features | None:
-        """Return what the features of packed texts hold besides; None for inputs that are padded."""
-        first, *others = self._chain(inputs)
-        if texts_of(inputs) is None or not isinstance(first, Transformer):
+    def packed_features(self, labels: Features | None = None) -> Features | None:
+        """Return what the features of packed texts hold besides their tokens; None if texts must be padded.
+
+        Args:
+            labels: What a Router routes by: ``task`` and ``modality`` of the batch.
+        """
+        first, *others = self._chain(labels or {})
+        if not all(getattr(module, "takes_packed", False) for module in others):
             return None
-        if not all(getattr(module, "takes_packed", False) for module in others) or not first.can_pack():
+        if not isinstance(first, Transformer) or not first.can_pack():
             return None
         return {"firsts_only": bool(others) and isinstance(others[0], Pooling) and others[0].reads_firsts_only}
 
-    def _chain(self, inputs: Prepared) -> list[nn.Module]:
-        """Return the modules that inputs of one kind pass through."""
+    def _packed_features(self, inputs: Prepared) -> Features | None:
+        if texts_of(inputs) is None:
+            return None
+        return self.packed_features(inputs.labels if isinstance(inputs, Labeled) else {})
+
+    def _chain(self, labels: Features) -> list[nn.Module]:
+        """Return the modules that a batch with these labels passes through."""
         chain = list(self)
-        while isinstance(chain[0], Router) and isinstance(inputs, Labeled):
-            route = chain[0].route(inputs.labels["task"], inputs.labels["modality"])
+        while isinstance(chain[0], Router) and "modality" in labels:
+            route = chain[0].route(labels["task"], labels["modality"])
             chain[:1] = chain[0].routes[route]
         return chain
 

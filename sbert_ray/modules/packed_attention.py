@@ -117,7 +117,9 @@ def _attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
     """Return attention's output (1, L, h, D) for queries (1, h, L, D) and keys and values of h or fewer heads."""
-    packing: Packing | None = getattr(_current, "packing", None)
+    # Layers that are computed again for their gradients know of the packing by the mask alone.
+    is_ours = isinstance(attention_mask, _Mask)
+    packing: Packing | None = attention_mask.packing if is_ours else getattr(_current, "packing", None)
     if packing is None:
         usual = AttentionInterface()[USUAL]
         found: tuple[Tensor, None] = usual(module, query, key, value, attention_mask, **kwargs)

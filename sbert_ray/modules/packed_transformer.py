@@ -1,7 +1,7 @@
 """Models of transformers run on packed texts: which ones can be, found out by trying, and how.
 
-A model's layers are run by `run_packed` where they are of the BERT family and no gradient is asked for; else the model
-runs itself, with an attention that keeps texts apart. Either way is taken only if it gives what the model gives for the
+A model's layers are run by `run_packed` where they are of the BERT family and neither gradients nor dropout are asked
+for; else the model runs itself, with an attention that keeps texts apart. Either way is taken only if it gives what the model gives for the
 same texts with padding, which is tried once for each model, device and dtype.
 
 Shapes: L tokens of all texts, B texts, T tokens of the longest, H dimensions, K labels, V entries of the vocabulary.
@@ -10,6 +10,7 @@ Shapes: L tokens of all texts, B texts, T tokens of the longest, H dimensions, K
 import inspect
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -148,9 +149,10 @@ def _by_length(
 
 
 def _way(model: PreTrainedModel, task: str) -> _Way | None:
-    known = _found.setdefault(model, {})
+    known, by_layers = _found.setdefault(model, {}), _is_inference(model)
     if (key := _key(model, task)) not in known:
-        way = _find_way(model, task, by_layers=_is_inference(model.device))
+        with evaluating(model):  # dropout would make every trial fail
+            way = _find_way(model, task, by_layers=by_layers)
         known[key] = known[_key(model, task)] = way  # the model's attention may be another one now
     return known[key]
 
@@ -158,11 +160,24 @@ def _way(model: PreTrainedModel, task: str) -> _Way | None:
 def _key(model: PreTrainedModel, task: str) -> tuple[Any, ...]:
     """Return what the way depends on."""
     attention = model.config._attn_implementation  # noqa: SLF001
-    return task, model.device, model.dtype, model.training, attention, _is_inference(model.device)
+    return task, model.device, model.dtype, attention, _is_inference(model)
 
 
-def _is_inference(device: torch.device) -> bool:
-    return not torch.is_grad_enabled() and not torch.is_autocast_enabled(device.type)
+def _is_inference(model: PreTrainedModel) -> bool:
+    is_training = torch.is_grad_enabled() or model.training
+    return not is_training and not torch.is_autocast_enabled(model.device.type)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Turn dropout off within a ``with`` block, and what was on before on again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 @torch.no_grad()
