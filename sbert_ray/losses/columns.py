@@ -93,7 +93,10 @@ class Columns:
 
 
 def run_columns(
-    model: nn.Module, features: Sequence[Features], names: Sequence[str] = ("sentence_embedding",)
+    model: nn.Module,
+    features: Sequence[Features],
+    names: Sequence[str] = ("sentence_embedding",),
+    mini_batches: MiniBatches | None = None,
 ) -> list[list[Tensor]]:
     """Run all columns in as few forward passes as possible.
 
@@ -101,12 +104,13 @@ def run_columns(
         model: Takes features and returns them with more in them.
         features: Of each of C columns.
         names: Of what is wanted.
+        mini_batches: How many rows go through the model at a time, where not as many as possible.
 
     Returns:
         For each name what the model gives for each column, float32 at least.
     """
     columns = Columns.of(features)
-    parts = list(columns.parts(model))
+    parts = list(columns.parts(model, mini_batches))
     outputs = [model(part.features) for part in parts]
     return [columns.split(torch.cat([read(output, name) for output in outputs]), parts) for name in names]
 

@@ -44,6 +44,8 @@ class Loss(nn.Module, ABC):
     """Whether they are a teacher's embeddings."""
     by_rows: bool = False
     """Whether `compute_rows` does less work for fewer rows."""
+    runs_model: ClassVar[bool] = False
+    """Whether `forward` needs more of the model than embeddings, so that other losses cannot wrap this one."""
     needs_wrapper: ClassVar[str] = ""
     """The losses that this one must be wrapped in, if it makes no sense by itself."""
     mini_batches: MiniBatches | None = None
@@ -79,8 +81,13 @@ class Loss(nn.Module, ABC):
         if self.mini_batches is not None:
             cached: Value = cached_value(self, self.model, columns, targets, self.mini_batches)
             return cached
-        [embeddings] = run_columns(self.model, columns)
-        return self.value(embeddings, targets)
+        return self.value(self.embed(columns), targets)
+
+    def embed(self, features: Sequence[Features]) -> list[Tensor]:
+        """Return the embeddings (B, D) of each column."""
+        assert self.model is not None
+        [embeddings] = run_columns(self.model, features)
+        return embeddings
 
     def compute_loss_from_embeddings(self, embeddings: Iterable[Tensor], labels: Tensor | None = None) -> Value:
         """Return the loss of embeddings that are there already.
@@ -218,6 +225,14 @@ def scaled(value: Value, factor: float) -> Value:
     if isinstance(value, dict):
         return {name: part * factor for name, part in value.items()}
     return value * factor
+
+
+def summed(values: Sequence[Value]) -> Value:
+    """Return the sum of losses, component by component."""
+    first = values[0]
+    if isinstance(first, dict):
+        return {name: torch.stack([components(value)[name] for value in values]).sum() for name in first}
+    return torch.stack([value for value in values if isinstance(value, Tensor)]).sum()
 
 
 def total(value: Value) -> Tensor:

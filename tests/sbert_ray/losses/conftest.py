@@ -1,0 +1,29 @@
+"""Models for losses: ours and the peer's of the same weights, dropout off."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sbert_ray import SentenceTransformer
+
+
+@pytest.fixture(scope="session")
+def minilm_pair(minilm: Path) -> tuple[SentenceTransformer, Any]:
+    """MiniLM in this library and in the peer."""
+    from sentence_transformers import SentenceTransformer as Peer
+
+    return SentenceTransformer(str(minilm), device="cpu"), Peer(str(minilm), device="cpu").eval()
+
+
+@pytest.fixture
+def tiny_model(tiny_checkpoint: Path) -> SentenceTransformer:
+    return SentenceTransformer(str(tiny_checkpoint), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_pair(tiny_checkpoint: Path) -> tuple[SentenceTransformer, Any]:
+    """The tiny BERT in this library and in the peer."""
+    from sentence_transformers import SentenceTransformer as Peer
+
+    return SentenceTransformer(str(tiny_checkpoint), device="cpu"), Peer(str(tiny_checkpoint), device="cpu").eval()

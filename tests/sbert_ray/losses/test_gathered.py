@@ -1,0 +1,66 @@
+"""The loss of the batches of several workers is that of their joint batch in one process, for every loss."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sbert_ray.losses import MultipleNegativesRankingLoss
+from sbert_ray.losses.gathered import join_batches
+from tests.sbert_ray.losses.cases import CASES, Case, Toy
+from tests.sbert_ray.losses.workers import SIZE, value_and_gradients
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def workers(request, tmp_path_factory) -> list[dict[Any, dict[str, torch.Tensor]]]:
+    """What each of several processes found."""
+    folder, number = tmp_path_factory.mktemp("workers"), request.param
+    command = [sys.executable, "-m", "tests.sbert_ray.losses.workers"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    processes = [
+        subprocess.Popen([*command, str(rank), str(number), str(folder)], cwd=ROOT, env=environment)
+        for rank in range(number)
+    ]
+    assert [process.wait(240) for process in processes] == [0] * number
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(number)]
+
+
+@pytest.mark.parametrize("is_cached", [False, True], ids=["plain", "cached"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_workers_have_the_loss_of_the_joint_batch(workers, case: Case, is_cached: bool) -> None:
+    model = Toy()
+    expected = value_and_gradients(case.loss(model), model, case.features(SIZE), case.targets(SIZE))
+    found = [worker[case.name, is_cached] for worker in workers]
+    # Each tells its share, and the mean is the loss; DistributedDataParallel has averaged the gradients already.
+    torch.testing.assert_close(torch.stack([one[""] for one in found]).mean(), expected.pop(""))
+    for one in found:
+        del one[""]
+        torch.testing.assert_close(one, expected)
+
+
+def test_workers_that_gather_see_more_negatives(workers) -> None:
+    """Without gathering, the mean of the workers' losses is another one."""
+    case = next(case for case in CASES if case.name == "MultipleNegativesRankingLoss")
+    share = SIZE // len(workers)
+    alone = [case.loss(Toy())(case.features(SIZE, first, first + share)).item() for first in range(0, SIZE, share)]
+    whole = case.loss(Toy())(case.features(SIZE)).item()
+    assert abs(sum(alone) / len(alone) - whole) > 0.1
+
+
+def test_one_process_gathers_nothing() -> None:
+    columns = [torch.randn(3, 4), torch.randn(3, 4)]
+    batch = join_batches(columns, None, gather=True)
+    assert batch.is_whole
+    assert batch.rows == slice(0, 3)
+    assert all(found is column for found, column in zip(batch.embeddings, columns, strict=True))
+    loss = MultipleNegativesRankingLoss(None, gather_across_devices=True)
+    torch.testing.assert_close(
+        loss.compute_loss_from_embeddings(columns),
+        MultipleNegativesRankingLoss(None).compute_loss_from_embeddings(columns),
+    )
