@@ -144,11 +144,11 @@ def _without_self(similarities: Tensor, rows: slice) -> Tensor:
 
 def _reads_otherwise(guide: Any, model: Any) -> bool:
     """Return whether the guide cannot take the model's tokens."""
-    if guide is None or model is None:
+    tokenizers = [getattr(one, "tokenizer", None) for one in (model, guide)]
+    if None in tokenizers:
         return False
-    vocabularies = [one.tokenizer.get_vocab() for one in (model, guide)]
     lengths = [one.max_seq_length or float("inf") for one in (model, guide)]
-    return vocabularies[0] != vocabularies[1] or lengths[1] < lengths[0]
+    return tokenizers[0].get_vocab() != tokenizers[1].get_vocab() or lengths[1] < lengths[0]
 
 
 def _retokenized(features: Features, model: Any, guide: Any) -> Features:

@@ -68,10 +68,7 @@ class Loss(nn.Module, ABC):
             ValueError: There are too few or too many columns, or labels are missing or of no use.
         """
         if self.needs_wrapper:
-            name = type(self).__name__
-            raise ValueError(
-                f"{name} must be wrapped in {self.needs_wrapper}, such as SpladeLoss(model, {name}(model))"
-            )
+            raise ValueError(f"{type(self).__name__} cannot be used by itself; wrap it in {self.needs_wrapper}")
         columns = list(sentence_features)
         self.check(len(columns), labels)
         if self.model is None:
