@@ -1,6 +1,13 @@
 """Training losses: functions of embeddings, and of labels where a loss needs them."""
 
 from sbert_ray.losses.adaptive_layer import AdaptiveLayerLoss, Matryoshka2dLoss
+from sbert_ray.losses.batch_triplet import (
+    BatchAllTripletLoss,
+    BatchHardSoftMarginTripletLoss,
+    BatchHardTripletLoss,
+    BatchHardTripletLossDistanceFunction,
+    BatchSemiHardTripletLoss,
+)
 from sbert_ray.losses.contrastive import (
     CachedMultipleNegativesRankingLoss,
     CachedMultipleNegativesSymmetricRankingLoss,
@@ -12,12 +19,21 @@ from sbert_ray.losses.gist import CachedGISTEmbedLoss, GISTEmbedLoss
 from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.matryoshka import MatryoshkaLoss
 from sbert_ray.losses.mega_batch_margin import MegaBatchMarginLoss
+from sbert_ray.losses.pairs import ContrastiveLoss, CosineSimilarityLoss, OnlineContrastiveLoss, SiameseDistanceMetric
+from sbert_ray.losses.similarity import AnglELoss, CoSENTLoss
 from sbert_ray.losses.sparse import SparseMultipleNegativesRankingLoss
 from sbert_ray.losses.splade import CachedSpladeLoss, FlopsLoss, SpladeLoss
+from sbert_ray.losses.triplet import TripletDistanceMetric, TripletLoss
 from sbert_ray.losses.wrapper import CachedLoss, GatheredLoss
 
 __all__ = [
     "AdaptiveLayerLoss",
+    "AnglELoss",
+    "BatchAllTripletLoss",
+    "BatchHardSoftMarginTripletLoss",
+    "BatchHardTripletLoss",
+    "BatchHardTripletLossDistanceFunction",
+    "BatchSemiHardTripletLoss",
     "CSRLoss",
     "CSRReconstructionLoss",
     "CachedGISTEmbedLoss",
@@ -25,6 +41,9 @@ __all__ = [
     "CachedMultipleNegativesRankingLoss",
     "CachedMultipleNegativesSymmetricRankingLoss",
     "CachedSpladeLoss",
+    "CoSENTLoss",
+    "ContrastiveLoss",
+    "CosineSimilarityLoss",
     "FlopsLoss",
     "GISTEmbedLoss",
     "GatheredLoss",
@@ -34,6 +53,10 @@ __all__ = [
     "MegaBatchMarginLoss",
     "MultipleNegativesRankingLoss",
     "MultipleNegativesSymmetricRankingLoss",
+    "OnlineContrastiveLoss",
+    "SiameseDistanceMetric",
     "SparseMultipleNegativesRankingLoss",
     "SpladeLoss",
+    "TripletDistanceMetric",
+    "TripletLoss",
 ]

@@ -15,7 +15,7 @@ from sbert_ray.losses import (
     SpladeLoss,
 )
 from tests.sbert_ray.losses.cases import Toy
-from tests.sbert_ray.losses.oracle import assert_close, features_of, peer_losses, run, text_columns
+from tests.sbert_ray.losses.compare import assert_close, features_of, peer_losses, run, text_columns
 
 OPTIONS = {
     "default": {},

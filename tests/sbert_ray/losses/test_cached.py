@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sbert_ray import SentenceTransformer
 from sbert_ray.losses import CachedLoss, CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from tests.sbert_ray.losses.cases import CASES, Case, D, Toy
-from tests.sbert_ray.losses.oracle import assert_close, features_of, gradients, text_columns
+from tests.sbert_ray.losses.compare import assert_close, features_of, gradients, text_columns
 
 SIZE = 10
 

@@ -15,7 +15,7 @@ from sbert_ray.losses import (
     MultipleNegativesSymmetricRankingLoss,
 )
 from sbert_ray.similarity import cos_sim, dot_score
-from tests.sbert_ray.losses.oracle import assert_equals_peer, columns_of, peer_losses
+from tests.sbert_ray.losses.compare import assert_equals_peer, columns_of, peer_losses
 
 B, D = 4, 6
 OPTIONS = {

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sbert_ray import SentenceTransformer, losses
 from sbert_ray.losses import CachedGISTEmbedLoss, GISTEmbedLoss
-from tests.sbert_ray.losses.oracle import assert_close, columns_of, features_of, peer_losses, run, text_columns
+from tests.sbert_ray.losses.compare import assert_close, columns_of, features_of, peer_losses, run, text_columns
 
 B, D = 5, 6
 OPTIONS = {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from sbert_ray.losses import CachedLoss, MatryoshkaLoss, MultipleNegativesRankingLoss
 from tests.sbert_ray.losses.cases import CASES, Case, D, Toy
-from tests.sbert_ray.losses.oracle import (
+from tests.sbert_ray.losses.compare import (
     assert_close,
     columns_of,
     features_of,

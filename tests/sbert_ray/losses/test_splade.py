@@ -16,7 +16,7 @@ from sbert_ray.losses import (
     SparseMultipleNegativesRankingLoss,
     SpladeLoss,
 )
-from tests.sbert_ray.losses.oracle import assert_close, columns_of, features_of, run, text_columns
+from tests.sbert_ray.losses.compare import assert_close, columns_of, features_of, run, text_columns
 
 OPTIONS = {
     "both": {"query_regularizer_weight": 0.02},
