@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.child import Groups, Job, Loaded, Loader, Shapes
+from benchmarks.training_loader import TrainingStep
 
 CLASSES = {"encode": "SentenceTransformer", "predict": "CrossEncoder", "encode_sparse": "SparseEncoder"}
 METHODS = {"encode": "encode", "predict": "predict", "encode_sparse": "encode"}
@@ -220,5 +221,6 @@ LOADERS: dict[str, Loader] = {
     "onnx": _onnx_peer,
     "openvino": _openvino_peer,
     "fastembed": FastEmbed,
+    "training": TrainingStep,
 }
 """By the name that a side gives."""
