@@ -7,12 +7,14 @@ from sbert_ray.losses.batch_triplet import (
     BatchHardTripletLossDistanceFunction,
     BatchSemiHardTripletLoss,
 )
+from sbert_ray.losses.classification import SoftmaxLoss
 from sbert_ray.losses.contrastive import (
     CachedMultipleNegativesRankingLoss,
     CachedMultipleNegativesSymmetricRankingLoss,
     MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 )
+from sbert_ray.losses.distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.pairs import (
     ContrastiveLoss,
@@ -20,6 +22,7 @@ from sbert_ray.losses.pairs import (
     OnlineContrastiveLoss,
     SiameseDistanceMetric,
 )
+from sbert_ray.losses.regularization import GlobalOrthogonalRegularizationLoss
 from sbert_ray.losses.similarity import AnglELoss, CoSENTLoss
 from sbert_ray.losses.triplet import TripletDistanceMetric, TripletLoss
 
@@ -35,11 +38,17 @@ __all__ = [
     "CoSENTLoss",
     "ContrastiveLoss",
     "CosineSimilarityLoss",
+    "DistillKLDivLoss",
+    "EmbedDistillLoss",
+    "GlobalOrthogonalRegularizationLoss",
     "Loss",
+    "MSELoss",
+    "MarginMSELoss",
     "MultipleNegativesRankingLoss",
     "MultipleNegativesSymmetricRankingLoss",
     "OnlineContrastiveLoss",
     "SiameseDistanceMetric",
+    "SoftmaxLoss",
     "TripletDistanceMetric",
     "TripletLoss",
 ]
