@@ -8,6 +8,7 @@ from sbert_ray.losses.batch_triplet import (
     BatchHardTripletLossDistanceFunction,
     BatchSemiHardTripletLoss,
 )
+from sbert_ray.losses.classification import SoftmaxLoss
 from sbert_ray.losses.contrastive import (
     CachedMultipleNegativesRankingLoss,
     CachedMultipleNegativesSymmetricRankingLoss,
@@ -15,11 +16,13 @@ from sbert_ray.losses.contrastive import (
     MultipleNegativesSymmetricRankingLoss,
 )
 from sbert_ray.losses.csr import CSRLoss, CSRReconstructionLoss
+from sbert_ray.losses.distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from sbert_ray.losses.gist import CachedGISTEmbedLoss, GISTEmbedLoss
 from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.matryoshka import MatryoshkaLoss
 from sbert_ray.losses.mega_batch_margin import MegaBatchMarginLoss
 from sbert_ray.losses.pairs import ContrastiveLoss, CosineSimilarityLoss, OnlineContrastiveLoss, SiameseDistanceMetric
+from sbert_ray.losses.regularization import GlobalOrthogonalRegularizationLoss
 from sbert_ray.losses.similarity import AnglELoss, CoSENTLoss
 from sbert_ray.losses.sparse import SparseMultipleNegativesRankingLoss
 from sbert_ray.losses.splade import CachedSpladeLoss, FlopsLoss, SpladeLoss
@@ -44,10 +47,15 @@ __all__ = [
     "CoSENTLoss",
     "ContrastiveLoss",
     "CosineSimilarityLoss",
+    "DistillKLDivLoss",
+    "EmbedDistillLoss",
     "FlopsLoss",
     "GISTEmbedLoss",
     "GatheredLoss",
+    "GlobalOrthogonalRegularizationLoss",
     "Loss",
+    "MSELoss",
+    "MarginMSELoss",
     "Matryoshka2dLoss",
     "MatryoshkaLoss",
     "MegaBatchMarginLoss",
@@ -55,6 +63,7 @@ __all__ = [
     "MultipleNegativesSymmetricRankingLoss",
     "OnlineContrastiveLoss",
     "SiameseDistanceMetric",
+    "SoftmaxLoss",
     "SparseMultipleNegativesRankingLoss",
     "SpladeLoss",
     "TripletDistanceMetric",

@@ -11,7 +11,6 @@ from tests.sbert_ray.losses.oracle import (
     EXTREMES,
     ROWS,
     Case,
-    Models,
     compute,
     gradient_is_right,
     is_finite,
@@ -41,11 +40,6 @@ CASES = [
     *(Case(name, {"margin": 0.1}, 1, [[one] for one in CLASSES]) for name in LOSSES if "Soft" not in name),
     *map(cosine_distance, LOSSES),
 ]
-
-
-@pytest.fixture(scope="module")
-def models(tiny_checkpoint) -> Models:
-    return Models.load(tiny_checkpoint)
 
 
 def by_hand(name: str, d: Callable[[int, int], float], classes: list[int], margin: float) -> float:

@@ -11,7 +11,6 @@ from tests.sbert_ray.losses.oracle import (
     EXTREMES,
     ROWS,
     Case,
-    Models,
     compute,
     gradient_is_right,
     is_finite,
@@ -65,11 +64,6 @@ LONE = [
 ]
 CASES = COSINES + CONTRASTIVE + ONLINE
 LOSSES = ["CosineSimilarityLoss", "ContrastiveLoss", "OnlineContrastiveLoss"]
-
-
-@pytest.fixture(scope="module")
-def models(tiny_checkpoint) -> Models:
-    return Models.load(tiny_checkpoint)
 
 
 def distances_by_hand(name: str, a: torch.Tensor, b: torch.Tensor) -> list[float]:

@@ -11,7 +11,6 @@ from tests.sbert_ray.losses.oracle import (
     EXTREMES,
     ROWS,
     Case,
-    Models,
     compute,
     gradient_is_right,
     is_finite,
@@ -36,11 +35,6 @@ CASES = [
 def by_hand(similarities: list[float], scores: list[float]) -> float:
     pairs = [(i, j) for i in range(len(scores)) for j in range(len(scores)) if scores[i] < scores[j]]
     return math.log(1 + sum(math.exp(similarities[i] - similarities[j]) for i, j in pairs))
-
-
-@pytest.fixture(scope="module")
-def models(tiny_checkpoint) -> Models:
-    return Models.load(tiny_checkpoint)
 
 
 @pytest.mark.parametrize("scale", [1.0, 20.0])

@@ -9,7 +9,6 @@ from sbert_ray.losses import TripletDistanceMetric
 from tests.sbert_ray.losses.oracle import (
     EXTREMES,
     Case,
-    Models,
     compute,
     gradient_is_right,
     is_finite,
@@ -28,11 +27,6 @@ def triplets(name: str, margin: float) -> Case:
 
 
 CASES = [Case("TripletLoss", num_columns=3), *(triplets(name, margin) for name in METRICS for margin in (0.5, 5))]
-
-
-@pytest.fixture(scope="module")
-def models(tiny_checkpoint) -> Models:
-    return Models.load(tiny_checkpoint)
 
 
 @pytest.mark.parametrize("margin", [0.1, 5])
