@@ -24,12 +24,29 @@ from sbert_ray.losses.mega_batch_margin import MegaBatchMarginLoss
 from sbert_ray.losses.pairs import ContrastiveLoss, CosineSimilarityLoss, OnlineContrastiveLoss, SiameseDistanceMetric
 from sbert_ray.losses.regularization import GlobalOrthogonalRegularizationLoss
 from sbert_ray.losses.similarity import AnglELoss, CoSENTLoss
-from sbert_ray.losses.sparse import SparseMultipleNegativesRankingLoss
+from sbert_ray.losses.sparse import (
+    SparseAnglELoss,
+    SparseCoSENTLoss,
+    SparseCosineSimilarityLoss,
+    SparseDistillKLDivLoss,
+    SparseMarginMSELoss,
+    SparseMSELoss,
+    SparseMultipleNegativesRankingLoss,
+    SparseTripletLoss,
+)
 from sbert_ray.losses.splade import CachedSpladeLoss, FlopsLoss, SpladeLoss
 from sbert_ray.losses.triplet import TripletDistanceMetric, TripletLoss
 from sbert_ray.losses.wrapper import CachedLoss, GatheredLoss
 
+LOSSES: dict[str, type[Loss]] = {
+    name: value
+    for name, value in sorted(globals().items())
+    if isinstance(value, type) and issubclass(value, Loss) and value.__name__.endswith("Loss") and value is not Loss
+}
+"""All losses over embeddings, by name."""
+
 __all__ = [
+    "LOSSES",
     "AdaptiveLayerLoss",
     "AnglELoss",
     "BatchAllTripletLoss",
@@ -64,7 +81,14 @@ __all__ = [
     "OnlineContrastiveLoss",
     "SiameseDistanceMetric",
     "SoftmaxLoss",
+    "SparseAnglELoss",
+    "SparseCoSENTLoss",
+    "SparseCosineSimilarityLoss",
+    "SparseDistillKLDivLoss",
+    "SparseMSELoss",
+    "SparseMarginMSELoss",
     "SparseMultipleNegativesRankingLoss",
+    "SparseTripletLoss",
     "SpladeLoss",
     "TripletDistanceMetric",
     "TripletLoss",

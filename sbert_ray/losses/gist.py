@@ -144,11 +144,10 @@ def _without_self(similarities: Tensor, rows: slice) -> Tensor:
 
 def _reads_otherwise(guide: Any, model: Any) -> bool:
     """Return whether the guide cannot take the model's tokens."""
-    tokenizers = [getattr(one, "tokenizer", None) for one in (model, guide)]
-    if None in tokenizers:
+    if any(getattr(one, "tokenizer", None) is None for one in (model, guide)):
         return False
     lengths = [one.max_seq_length or float("inf") for one in (model, guide)]
-    return tokenizers[0].get_vocab() != tokenizers[1].get_vocab() or lengths[1] < lengths[0]
+    return model.tokenizer.get_vocab() != guide.tokenizer.get_vocab() or lengths[1] < lengths[0]
 
 
 def _retokenized(features: Features, model: Any, guide: Any) -> Features:

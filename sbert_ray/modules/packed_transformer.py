@@ -1,8 +1,8 @@
 """Models of transformers run on packed texts: which ones can be, found out by trying, and how.
 
 A model's layers are run by `run_packed` where they are of the BERT family and neither gradients nor dropout are asked
-for; else the model runs itself, with an attention that keeps texts apart. Either way is taken only if it gives what the model gives for the
-same texts with padding, which is tried once for each model, device and dtype.
+for; else the model runs itself, with an attention that keeps texts apart. Either way is taken only if it gives what the
+model gives for the same texts with padding, which is tried once for each model, device and dtype.
 
 Shapes: L tokens of all texts, B texts, T tokens of the longest, H dimensions, K labels, V entries of the vocabulary.
 """

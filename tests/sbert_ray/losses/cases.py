@@ -135,5 +135,3 @@ CASES: Sequence[Case] = [
     Case("SpladeLoss", 3, in_batch=True, make=_splade),
 ]
 """One for each loss that is computed from embeddings; cached ones and twins are the same loss."""
-
-CASES = [case for case in CASES if hasattr(losses, case.name)]

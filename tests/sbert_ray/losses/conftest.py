@@ -1,12 +1,14 @@
-<<<<<<< HEAD
 """Models for losses: ours and the peer's of the same weights, dropout off."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sbert_ray import SentenceTransformer
+from tests.sbert_ray.losses.oracle import Models
 
 
 @pytest.fixture(scope="session")
@@ -28,20 +30,11 @@ def tiny_pair(tiny_checkpoint: Path) -> tuple[SentenceTransformer, Any]:
     from sentence_transformers import SentenceTransformer as Peer
 
     return SentenceTransformer(str(tiny_checkpoint), device="cpu"), Peer(str(tiny_checkpoint), device="cpu").eval()
-=======
-"""Fixtures of the tests of losses."""
-
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-from tests.sbert_ray.losses.oracle import Models
 
 
 @pytest.fixture(scope="session")
-def models(tiny_checkpoint) -> Models:
-    """The tiny BERT on our side and on the peer's."""
+def models(tiny_checkpoint: Path) -> Models:
+    """The same in double precision, with weights that tell texts apart."""
     return Models.load(tiny_checkpoint)
 
 
@@ -53,4 +46,3 @@ def seeded_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
->>>>>>> denselosses

@@ -1,0 +1,84 @@
+"""Every loss of the peer is here, under its name and with its arguments, and every one is documented and tested."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from sbert_ray import losses
+from sbert_ray.losses import LOSSES, Loss
+from tests.sbert_ray.losses.cases import CASES
+
+FAMILIES = ["sentence_transformer", "sparse_encoder", "cross_encoder"]
+TESTS = "\n".join(path.read_text() for path in Path(__file__).parent.rglob("test_*.py") if path.name != "test_names.py")
+
+
+def peer_names(family: str) -> list[str]:
+    return list(importlib.import_module(f"sentence_transformers.{family}.losses").__all__)
+
+
+def both(family: str, name: str) -> tuple[type, type]:
+    return tuple(
+        getattr(importlib.import_module(f"{package}.{family}.losses"), name)
+        for package in ("sbert_ray", "sentence_transformers")
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_public_names_are_those_of_the_peer(family: str) -> None:
+    ours = importlib.import_module(f"sbert_ray.{family}.losses")
+    assert sorted(ours.__all__) == sorted(peer_names(family))
+    assert all(hasattr(ours, name) for name in ours.__all__)
+
+
+def test_losses_at_the_old_import_path() -> None:
+    assert set(peer_names("sentence_transformer")) | set(peer_names("sparse_encoder")) <= set(losses.__all__)
+
+
+@pytest.mark.parametrize(("family", "name"), [(family, name) for family in FAMILIES for name in peer_names(family)])
+def test_arguments_are_those_of_the_peer(family: str, name: str) -> None:
+    mine, theirs = both(family, name)
+    if not name.endswith(("Loss", "Scheme", "LambdaWeight")):
+        assert {part for part in dir(theirs) if part.isupper() or part.endswith("_distance")} <= set(dir(mine))
+        return
+    expected = dict(inspect.signature(theirs.__init__).parameters)
+    found = dict(inspect.signature(mine.__init__).parameters)
+    expected = {key: value for key, value in expected.items() if value.kind is not inspect.Parameter.VAR_KEYWORD}
+    expected = {key: value for key, value in expected.items() if value.kind is not inspect.Parameter.VAR_POSITIONAL}
+    found = {key: value for key, value in found.items() if key in expected or value.default is inspect.Parameter.empty}
+    assert [*found] == [*expected]
+    for key, parameter in expected.items():
+        assert described(found[key].default) == described(parameter.default), key
+
+
+def described(default: object) -> object:
+    """Compare functions and modules by what they are called."""
+    if isinstance(default, torch.nn.Module):
+        return repr(default)
+    return getattr(default, "__name__", default) if callable(default) else default
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_says_what_it_takes(name: str) -> None:
+    text = inspect.getdoc(LOSSES[name]) or ""
+    assert re.search(
+        r"^Columns: .*Labels: .*\.$", " ".join(text.split("\n\n")[0:]).replace("\n", " "), re.MULTILINE
+    ) or ("Columns:" in text and "Labels:" in text)
+    assert "Args:" in text
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_tested(name: str) -> None:
+    assert re.search(rf"\b{name}\b", TESTS)
+
+
+def test_every_loss_over_embeddings_has_a_case() -> None:
+    """Laws of caching and gathering are tested for all; what is left out is one of these by another name."""
+    same = {"FlopsLoss", "CSRReconstructionLoss", "CSRLoss", "AdaptiveLayerLoss", "Matryoshka2dLoss", "MatryoshkaLoss"}
+    alone = {"ContrastiveTensionLoss", "ContrastiveTensionLossInBatchNegatives", "DenoisingAutoEncoderLoss"}
+    dense = {name for name in LOSSES if not name.startswith(("Cached", "Sparse"))}
+    assert dense - {case.name for case in CASES} == same | alone
+    assert all(issubclass(LOSSES[name], Loss) for name in LOSSES)
