@@ -3,11 +3,9 @@
 Shapes: C columns, B rows of each, D dimensions.
 """
 
-import inspect
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.cached import cached_value
 from sbert_ray.losses.columns import MiniBatches, run_columns
+from sbert_ray.losses.described import Described
 from sbert_ray.losses.gathered import JointBatch, join_batches
 
 Value = Tensor | dict[str, Tensor]
@@ -22,7 +21,7 @@ Value = Tensor | dict[str, Tensor]
 LabelUse = Literal["none", "optional", "required"]
 
 
-class Loss(nn.Module, ABC):
+class Loss(Described, ABC):
     """A scalar to minimise, computed from embeddings alone.
 
     A subclass implements `compute`, and `compute_rows` where anchors can be taken some at a time. That is what lets
@@ -177,28 +176,6 @@ class Loss(nn.Module, ABC):
             assert labels is not None
             shape = tuple(labels.shape)
             raise ValueError(f"{name} takes no labels, got a tensor of shape {shape}; leave the label column out")
-
-    def own_parameters(self) -> list[nn.Parameter]:
-        """Return the weights that belong to the loss, such as a classifier's, and not to the model."""
-        others = set() if self.model is None else {id(parameter) for parameter in self.model.parameters()}
-        return [parameter for parameter in self.parameters() if id(parameter) not in others]
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """Return the constructor's arguments, for model cards."""
-        names = [name for name in inspect.signature(type(self).__init__).parameters if name not in ("self", "model")]
-        return {name: _described(getattr(self, name)) for name in names if hasattr(self, name)}
-
-    @property
-    def citation(self) -> str:
-        """What the loss goes back to, from its documentation."""
-        found = re.search(r"References:\n(.*)", inspect.cleandoc(type(self).__doc__ or ""), re.DOTALL)
-        return inspect.cleandoc(found.group(1)).strip() if found else ""
-
-
-def _described(value: Any) -> Any:
-    if isinstance(value, (Loss, nn.Module)):
-        return type(value).__name__
-    return getattr(value, "__name__", None) or value if callable(value) else value
 
 
 def check_rows(embeddings: Sequence[Tensor]) -> None:

@@ -1,0 +1,43 @@
+"""Face: losses of cross-encoders at the import path that `sentence_transformers` has for them. No code lives here."""
+
+from sbert_ray.losses.cross_encoder import (
+    ADRMSELoss,
+    BinaryCrossEntropyLoss,
+    CachedMultipleNegativesRankingLoss,
+    CrossEntropyLoss,
+    LambdaLoss,
+    LambdaRankScheme,
+    ListMLELoss,
+    ListNetLoss,
+    MarginMSELoss,
+    MSELoss,
+    MultipleNegativesRankingLoss,
+    NDCGLoss1Scheme,
+    NDCGLoss2PPScheme,
+    NDCGLoss2Scheme,
+    NoWeightingScheme,
+    PListMLELambdaWeight,
+    PListMLELoss,
+    RankNetLoss,
+)
+
+__all__ = [
+    "ADRMSELoss",
+    "BinaryCrossEntropyLoss",
+    "CachedMultipleNegativesRankingLoss",
+    "CrossEntropyLoss",
+    "LambdaLoss",
+    "LambdaRankScheme",
+    "ListMLELoss",
+    "ListNetLoss",
+    "MSELoss",
+    "MarginMSELoss",
+    "MultipleNegativesRankingLoss",
+    "NDCGLoss1Scheme",
+    "NDCGLoss2PPScheme",
+    "NDCGLoss2Scheme",
+    "NoWeightingScheme",
+    "PListMLELambdaWeight",
+    "PListMLELoss",
+    "RankNetLoss",
+]
