@@ -104,6 +104,8 @@ class CachedLoss(WrapperLoss):
 
     Value and gradients are those of the wrapped loss; the price is a second forward pass.
 
+    Columns: those of the wrapped loss. Labels: those of the wrapped loss.
+
     Args:
         model: Embeds the columns.
         loss: Any loss over embeddings.
@@ -133,6 +135,8 @@ class GatheredLoss(WrapperLoss):
     """Any loss of the batches of all workers put together.
 
     The mean over workers, of values and of gradients, is the loss of the joint batch in one process.
+
+    Columns: those of the wrapped loss. Labels: those of the wrapped loss.
 
     Args:
         model: Embeds the columns.

