@@ -63,8 +63,9 @@ class ListwiseLoss(CrossEncoderLoss):
 
     def compute(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """Return the loss of the lists one after the other (N,), of which ``labels`` has one tensor each."""
-        sizes = torch.tensor([len(row) for row in labels], device=logits.device)
-        mask = torch.arange(int(sizes.max()), device=logits.device) < sizes[:, None]  # (B, M)
+        sizes = [len(row) for row in labels]
+        places = torch.arange(max(sizes), device=logits.device)
+        mask = places < torch.tensor(sizes, device=logits.device)[:, None]  # (B, M)
         return self.compute_lists(_padded(logits, mask), _padded(torch.cat(list(labels)).to(logits), mask), mask)
 
     @abstractmethod
