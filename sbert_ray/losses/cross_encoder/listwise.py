@@ -16,6 +16,7 @@ from sbert_ray.losses.cross_encoder.loss import (
     CrossEncoderLoss,
     Pair,
     check_columns,
+    check_texts,
     is_given,
     is_list,
     numbers,
@@ -43,11 +44,12 @@ class ListwiseLoss(CrossEncoderLoss):
     def pairs(self, inputs: Sequence[Sequence[Any]], labels: Any) -> tuple[list[Pair], list[Tensor]]:
         """Return each query with each of its documents, and the labels of each list."""
         name = type(self).__name__
-        check_columns(name, inputs, 2, 2)
+        check_columns(name, inputs, 2, 2, of_texts=1)
         queries, lists = inputs
         for row, texts in enumerate(lists):
             if not is_list(texts):
                 raise TypeError(f"{name} needs a list of documents for each query, got {_kind(texts)} in row {row}")
+            check_texts(name, texts, f"document {{}} of row {row}")
         pairs = [(query, text) for query, texts in zip(queries, lists, strict=True) for text in texts]
         if not pairs:
             raise ValueError(f"{name} needs at least one document, got {len(queries)} empty list(s)")
@@ -61,8 +63,9 @@ class ListwiseLoss(CrossEncoderLoss):
 
     def compute(self, logits: Tensor, labels: Sequence[Tensor]) -> Tensor:
         """Return the loss of the lists one after the other (N,), of which ``labels`` has one tensor each."""
-        sizes = torch.tensor([len(row) for row in labels], device=logits.device)
-        mask = torch.arange(int(sizes.max()), device=logits.device) < sizes[:, None]  # (B, M)
+        sizes = [len(row) for row in labels]
+        places = torch.arange(max(sizes), device=logits.device)
+        mask = places < torch.tensor(sizes, device=logits.device)[:, None]  # (B, M)
         return self.compute_lists(_padded(logits, mask), _padded(torch.cat(list(labels)).to(logits), mask), mask)
 
     @abstractmethod

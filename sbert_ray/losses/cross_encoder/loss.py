@@ -47,7 +47,7 @@ class CrossEncoderLoss(Described, ABC):
 
     def __init__(self, model: nn.Module, activation_fn: Activation | None = IDENTITY) -> None:
         super().__init__()
-        name, inner = type(self).__name__, _inner(model)
+        name, inner = type(self).__name__, inner_model(model)
         if not hasattr(inner, "preprocess") or not hasattr(inner, "num_labels"):
             raise ValueError(f"{name} needs a CrossEncoder, got {type(model).__name__}")
         if self.needs_one_label and inner.num_labels != 1:
@@ -71,7 +71,7 @@ class CrossEncoderLoss(Described, ABC):
             ValueError: There are too few or too many of them.
         """
         pairs, targets = self.pairs(inputs, labels)
-        inner = _inner(self.model)
+        inner = inner_model(self.model)
         features = _moved(inner.preprocess(pairs, prompt, task=task), inner.device)
         if self.mini_batches is not None:
             value: Tensor = cached_value(self, self.model, [features], targets, self.mini_batches, "scores")
@@ -126,17 +126,20 @@ class CrossEncoderLoss(Described, ABC):
         return columns.split(scores, parts)[0]
 
 
-def check_columns(name: str, inputs: Sequence[Sequence[Any]], least: int, most: int | None) -> None:
-    """Make sure that there are as many columns as a loss takes, and as many rows in each, at least one.
+def check_columns(
+    name: str, inputs: Sequence[Sequence[Any]], least: int, most: int | None, of_texts: int | None = None
+) -> None:
+    """Make sure that there are as many columns as a loss takes, and as many rows of texts in each, at least one.
 
     Args:
         name: The loss, for messages.
         inputs: The columns.
         least: The fewest columns.
         most: The most columns, or None.
+        of_texts: How many of the columns, from the first, hold texts; all if None.
 
     Raises:
-        TypeError: A column is no list.
+        TypeError: A column is no list, or holds something else.
         ValueError: There are not as many columns or rows.
     """
     if len(inputs) < least or (most is not None and len(inputs) > most):
@@ -148,6 +151,24 @@ def check_columns(name: str, inputs: Sequence[Sequence[Any]], least: int, most: 
     sizes = [len(column) for column in inputs]
     if len(set(sizes)) != 1 or not sizes[0]:
         raise ValueError(f"columns must have as many rows as each other, and at least one, got {sizes}")
+    for place, column in enumerate(inputs[:of_texts]):
+        check_texts(name, column, f"row {{}} of column {place}")
+
+
+def check_texts(name: str, values: Sequence[Any], where: str) -> None:
+    """Make sure that values are texts.
+
+    Args:
+        name: The loss, for messages.
+        values: The values.
+        where: Which of them a value is, with ``{}`` for its place among them.
+
+    Raises:
+        TypeError: One is something else.
+    """
+    for place, value in enumerate(values):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} takes texts, got {type(value).__name__} as {where.format(place)}")
 
 
 def is_list(values: Any) -> bool:
@@ -180,7 +201,7 @@ def numbers(values: Any, what: str) -> Tensor:
         raise TypeError(f"{what} must be numbers, got {reprlib.repr(values)}") from error
 
 
-def _inner(model: nn.Module) -> Any:
+def inner_model(model: nn.Module) -> Any:
     """Return the model itself where DistributedDataParallel wraps it."""
     return getattr(model, "module", model)
 

@@ -15,6 +15,7 @@ from sbert_ray.losses.cross_encoder.loss import (
     CrossEncoderLoss,
     Pair,
     check_columns,
+    inner_model,
     is_given,
     numbers,
 )
@@ -113,7 +114,7 @@ class CrossEntropyLoss(PointwiseLoss):
 
     def __init__(self, model: nn.Module, activation_fn: Activation | None = IDENTITY, **kwargs: Any) -> None:
         super().__init__(model, activation_fn, nn.CrossEntropyLoss(**kwargs))
-        self.num_classes: int = getattr(model, "module", model).num_labels  # type: ignore[assignment]
+        self.num_classes: int = inner_model(model).num_labels
 
     def targets(self, labels: Tensor, num_pairs: int) -> Tensor:
         """Return classes (N,), or probabilities of all classes (N, K) as they are."""
