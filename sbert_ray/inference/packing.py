@@ -49,11 +49,11 @@ class Packing:
 
     def by_length(self, *tokens: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Yield views (n, T, ...) of tensors (L, ...), length by length."""
-        start = 0
-        for n, length in self.groups:
-            end = start + n * length
-            yield tuple(part[start:end].unflatten(0, (n, length)) for part in tokens)
-            start = end
+        # One split: the gradient of a slice is as large as the whole, and would be made for every length.
+        sizes = [n * length for n, length in self.groups]
+        parts = [part.split(sizes) for part in tokens]
+        for place, group in enumerate(self.groups):
+            yield tuple(part[place].unflatten(0, group) for part in parts)
 
     def positions(self, device: torch.device) -> Tensor:
         """Return the position of each token in its text (L,), from 0."""
