@@ -130,7 +130,7 @@ MISSING_NAMES: dict[str, str] = {
     **dict.fromkeys(["cat_padded_token_embeddings", "stack_padded_token_embeddings"], MULTI_VECTOR),
     "repad_flattened_features": MULTI_VECTOR,
     "mine_hard_negatives": MINING,
-    **dict.fromkeys(["community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"], MINING),
+    "community_detection": MINING,
     "export_optimized_onnx_model": BACKENDS,
     "export_dynamic_quantized_onnx_model": BACKENDS,
     "export_static_quantized_openvino_model": BACKENDS,
