@@ -14,6 +14,12 @@ from sbert_ray.losses.contrastive import (
     MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 )
+from sbert_ray.losses.contrastive_tension import (
+    ContrastiveTensionDataLoader,
+    ContrastiveTensionLoss,
+    ContrastiveTensionLossInBatchNegatives,
+)
+from sbert_ray.losses.denoising import DenoisingAutoEncoderLoss
 from sbert_ray.losses.distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.pairs import (
@@ -37,7 +43,11 @@ __all__ = [
     "CachedMultipleNegativesSymmetricRankingLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
+    "ContrastiveTensionDataLoader",
+    "ContrastiveTensionLoss",
+    "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
+    "DenoisingAutoEncoderLoss",
     "DistillKLDivLoss",
     "EmbedDistillLoss",
     "GlobalOrthogonalRegularizationLoss",
