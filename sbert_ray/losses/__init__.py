@@ -15,7 +15,13 @@ from sbert_ray.losses.contrastive import (
     MultipleNegativesRankingLoss,
     MultipleNegativesSymmetricRankingLoss,
 )
+from sbert_ray.losses.contrastive_tension import (
+    ContrastiveTensionDataLoader,
+    ContrastiveTensionLoss,
+    ContrastiveTensionLossInBatchNegatives,
+)
 from sbert_ray.losses.csr import CSRLoss, CSRReconstructionLoss
+from sbert_ray.losses.denoising import DenoisingAutoEncoderLoss
 from sbert_ray.losses.distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from sbert_ray.losses.gist import CachedGISTEmbedLoss, GISTEmbedLoss
 from sbert_ray.losses.loss import Loss
@@ -41,7 +47,7 @@ from sbert_ray.losses.wrapper import CachedLoss, GatheredLoss
 LOSSES: dict[str, type[Loss]] = {
     name: value
     for name, value in sorted(globals().items())
-    if isinstance(value, type) and issubclass(value, Loss) and value.__name__.endswith("Loss") and value is not Loss
+    if isinstance(value, type) and issubclass(value, Loss) and value is not Loss
 }
 """All losses over embeddings, by name."""
 
@@ -63,7 +69,11 @@ __all__ = [
     "CachedSpladeLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
+    "ContrastiveTensionDataLoader",
+    "ContrastiveTensionLoss",
+    "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
+    "DenoisingAutoEncoderLoss",
     "DistillKLDivLoss",
     "EmbedDistillLoss",
     "FlopsLoss",

@@ -36,7 +36,7 @@ FACES_OF_MODULES = [
     "sparse_encoder.modules",
     "cross_encoder.modules",
 ]
-FACES_OF_LOSSES = ["cross_encoder.losses"]
+FACES_OF_LOSSES = ["sentence_transformer.losses", "sparse_encoder.losses", "cross_encoder.losses"]
 
 
 @pytest.mark.parametrize("face", FACES_OF_MODULES)
@@ -73,8 +73,6 @@ PACKAGES = [
 ]
 
 TRAINING = "training is an issue of its own"
-LOSSES = "losses are an issue of their own"
-EVALUATION = "evaluation is an issue of its own"
 MULTI_VECTOR = "multi-vector models are an issue of their own"
 MINING = "mining is an issue of its own"
 CARDS = "model cards are written by save_pretrained; data about training comes with training"
@@ -104,12 +102,10 @@ MISSING_MODULES: dict[str, str] = {
         for kind in ("sentence_transformer", "sparse_encoder", "cross_encoder")
         for name, reason in {
             "data_collator": TRAINING,
-            "losses": LOSSES,
             "model_card": CARDS,
             "trainer": TRAINING,
             "training_args": TRAINING,
         }.items()
-        if f"{kind}.{name}" not in FACES_OF_LOSSES
     },
     **{f"{kind}.fit_mixin": TRAINING for kind in ("sentence_transformer", "cross_encoder")},
 }
@@ -143,8 +139,8 @@ MISSING_NAMES: dict[str, str] = {
     **dict.fromkeys(["all_gather", "all_gather_padded", "all_gather_with_grad"], TRAINING),
     **dict.fromkeys(["get_rank", "get_world_size", "is_dist_initialized"], TRAINING),
     **dict.fromkeys(["is_accelerate_available", "is_datasets_available", "is_training_available"], TRAINING),
-    **dict.fromkeys(["disable_datasets_caching", "check_teacher_targets", "similarity_fct_name"], LOSSES),
-    **dict.fromkeys(["append_to_last_row", "disable_logging"], EVALUATION),
+    **dict.fromkeys(["disable_datasets_caching", "check_teacher_targets", "similarity_fct_name"], OWN_WAY),
+    **dict.fromkeys(["append_to_last_row", "disable_logging"], OWN_WAY),
     "import_from_string": ANY_CODE,
     "import_module_class": ANY_CODE,
     "http_get": "a download without limits; models come from the hub, images by inference.images.fetch",
