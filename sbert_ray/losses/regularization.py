@@ -77,6 +77,9 @@ class GlobalOrthogonalRegularizationLoss(Loss):
 
     def _moments(self, column: Tensor) -> tuple[Tensor, Tensor]:
         similarities = self.similarity_fct(column, column)
+        similarities = similarities.to(
+            torch.promote_types(similarities.dtype, torch.float32)
+        )  # sums of halves are coarse
         others = similarities.masked_fill(torch.eye(len(column), dtype=torch.bool, device=similarities.device), 0)
         num_others = max(len(column) * (len(column) - 1), 1)  # a lone text has no others, and both moments are 0
         return others.sum() / num_others, others.square().sum() / num_others

@@ -73,6 +73,12 @@ def test_orthogonal_embeddings_are_spread():
     assert value == {"gor_mean": torch.tensor(0.0), "gor_second_moment": torch.tensor(0.0)}
 
 
+def test_sums_are_not_of_halves():
+    with torch.autocast("cpu", torch.bfloat16):
+        value = GlobalOrthogonalRegularizationLoss(None).compute_loss_from_embeddings([torch.randn(ROWS, 6)])
+    assert {part.dtype for part in value.values()} == {torch.float32}
+
+
 def test_labels_are_passed_over():
     columns = random_columns(2)
     assert compute(Case(NAME), columns) == compute(Case(NAME, labels=[1] * ROWS), columns)
