@@ -17,7 +17,7 @@ from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.columns import read
 from sbert_ray.losses.loss import Loss, Value, components, scaled, summed
 from sbert_ray.losses.matryoshka import MatryoshkaLoss
-from sbert_ray.losses.wrapper import WrapperLoss
+from sbert_ray.losses.wrapper import WrapperLoss, check_embeds_with_model
 
 LayerWeighting = Literal["uniform", "log", "linear"] | Callable[[int], float]
 
@@ -69,6 +69,7 @@ class AdaptiveLayerLoss(WrapperLoss):
         layer_weighting: LayerWeighting = "uniform",
     ) -> None:
         super().__init__(model, loss)
+        check_embeds_with_model(self)
         if loss.mini_batches is not None:
             kind = type(loss).__name__
             raise ValueError(

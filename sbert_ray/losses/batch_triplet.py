@@ -33,6 +33,8 @@ class BatchHardTripletLossDistanceFunction:
         distances = torch.cdist(centered, centered)
         return distances.square() if squared else distances
 
+    eucledian_distance = euclidean_distance  # its older public name
+
 
 class _BatchTripletLoss(Loss):
     num_columns = (1, 1)

@@ -102,7 +102,7 @@ class ContrastiveTensionLossInBatchNegatives(_TwoModels):
     """
 
     num_columns = (1, 1)
-    label_use = "optional"
+    label_use = "none"
 
     def __init__(self, model: nn.Module | None, scale: float = 20.0, similarity_fct: Similarity = cos_sim) -> None:
         super().__init__(model)

@@ -53,7 +53,8 @@ class DenoisingAutoEncoderLoss(ModelLoss):
     """
 
     num_columns = (2, 2)
-    label_use = "optional"
+    label_use = "none"
+    runs_model = True
 
     def __init__(
         self, model: nn.Module, decoder_name_or_path: str | None = None, tie_encoder_decoder: bool = True

@@ -5,6 +5,7 @@ Shapes: C columns, B rows of each, D dimensions.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
 import torch
@@ -43,6 +44,8 @@ class Loss(Described, ABC):
     """Whether they are a teacher's embeddings."""
     by_rows: bool = False
     """Whether `compute_rows` does less work for fewer rows."""
+    embeds_with_model: bool = True
+    """Whether the columns' embeddings are those of the model, so that it can be run again, or up to another layer."""
     runs_model: ClassVar[bool] = False
     """Whether `forward` needs more of the model than embeddings, so that other losses cannot wrap this one."""
     needs_wrapper: ClassVar[str] = ""
@@ -153,10 +156,12 @@ class Loss(Described, ABC):
             batch: What `joined` returned.
             rows: Which anchors; all of this worker's if None.
         """
-        if rows is None and batch.is_whole:
-            return self.compute(batch.embeddings, batch.labels)
-        value = self.compute_rows(batch.embeddings, batch.labels, batch.rows if rows is None else rows)
-        return scaled(value, batch.num_workers)
+        # Similarities that differ in the third digit are the same in half precision, which autocast would take.
+        with nullcontext() if self.runs_model else _no_autocast(batch.embeddings[0].device):
+            if rows is None and batch.is_whole:
+                return self.compute(batch.embeddings, batch.labels)
+            value = self.compute_rows(batch.embeddings, batch.labels, batch.rows if rows is None else rows)
+            return scaled(value, batch.num_workers)
 
     def check(self, num_columns: int, labels: Tensor | None) -> None:
         """Make sure that a batch is of the form that the loss takes.
@@ -176,6 +181,10 @@ class Loss(Described, ABC):
             assert labels is not None
             shape = tuple(labels.shape)
             raise ValueError(f"{name} takes no labels, got a tensor of shape {shape}; leave the label column out")
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, enabled=False)
 
 
 def check_rows(embeddings: Sequence[Tensor]) -> None:

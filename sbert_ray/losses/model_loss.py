@@ -16,23 +16,7 @@ class ModelLoss(Loss):
     the model alone.
     """
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Value:
-        """Return the loss of a batch.
-
-        Args:
-            sentence_features: Of each of C columns, as ``model.preprocess`` gives them.
-            labels: What the loss needs besides, as its class says.
-
-        Raises:
-            ValueError: There are too few or too many columns, or labels are missing or of no use.
-        """
-        columns = list(sentence_features)
-        self.check(len(columns), labels)
-        if self.model is None:
-            raise ValueError(f"{type(self).__name__} has no model, so it can only be computed from embeddings")
-        targets = self.targets(columns, labels)
-        self.draw()
-        return self.value(self.embed(columns), targets)
+    embeds_with_model = False
 
     def compute_loss_from_embeddings(self, embeddings: Iterable[Tensor], labels: Tensor | None = None) -> Value:
         """Return the loss of embeddings that are there already.

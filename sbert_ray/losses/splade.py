@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sbert_ray.losses.columns import MiniBatches
 from sbert_ray.losses.loss import Loss, Value, components, scaled
-from sbert_ray.losses.wrapper import WrapperLoss
+from sbert_ray.losses.wrapper import WrapperLoss, check_embeds_with_model
 
 
 class FlopsLoss(Loss):
@@ -175,6 +175,7 @@ class CachedSpladeLoss(SpladeLoss):
             query_regularizer_threshold,
             use_document_regularizer_only,
         )
+        check_embeds_with_model(self)
         self.mini_batches = MiniBatches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 
 

@@ -56,6 +56,11 @@ class WrapperLoss(Loss):
         return self.loss.by_rows
 
     @property
+    def embeds_with_model(self) -> bool:  # type: ignore[override]
+        """Whether embeddings are those of the model alone."""
+        return self.loss.embeds_with_model
+
+    @property
     def mini_batches(self) -> MiniBatches | None:  # type: ignore[override]
         """How many rows are embedded at a time."""
         return self.loss.mini_batches
@@ -99,6 +104,17 @@ class WrapperLoss(Loss):
         return "\n".join(filter(None, (super().citation, self.loss.citation)))
 
 
+def check_embeds_with_model(wrapper: WrapperLoss) -> None:
+    """Make sure that what is wrapped is computed from the model's embeddings, which the wrapper makes in its own way.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not wrapper.embeds_with_model:
+        name, inner = type(wrapper).__name__, type(wrapper.loss).__name__
+        raise ValueError(f"{name} embeds columns with the model, which {inner} does otherwise")
+
+
 class CachedLoss(WrapperLoss):
     """Any loss of batches of any size, by gradient caching: its activations are those of one mini-batch.
 
@@ -112,6 +128,9 @@ class CachedLoss(WrapperLoss):
         mini_batch_size: Rows that are embedded at a time.
         mini_batch_num_tokens: Tokens that are embedded at a time, instead of rows.
         show_progress_bar: Whether to show the mini-batches.
+
+    Raises:
+        ValueError: The loss does not embed with the model alone.
 
     References:
         Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, arXiv:2101.06983.
@@ -128,6 +147,7 @@ class CachedLoss(WrapperLoss):
         show_progress_bar: bool = False,
     ) -> None:
         super().__init__(model, loss)
+        check_embeds_with_model(self)
         self.mini_batches = MiniBatches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 
 

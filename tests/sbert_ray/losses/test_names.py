@@ -52,7 +52,7 @@ def test_arguments_are_those_of_the_peer(family: str, name: str) -> None:
 
 
 def named_arguments(kind: type) -> dict[str, object]:
-    parameters = inspect.signature(kind).parameters.values()
+    _, *parameters = inspect.signature(kind.__init__).parameters.values()
     variable = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {one.name: described(one.default) for one in parameters if one.kind not in variable}
 
