@@ -1,0 +1,141 @@
+"""Embeddings that are there already, in the place of a model.
+
+Shapes: N texts, embeddings of dimension D.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sbert_ray.data.dataset import Dataset
+from sbert_ray.data.rows import Rows
+from sbert_ray.embeddings import is_sparse, to_csr
+from sbert_ray.similarity import SimilarityFunction
+
+_ROWS = 65_536  # of a file, at a time
+_DIGEST = 16  # bytes, of which no two texts have the same
+
+
+class PrecomputedEmbeddings:
+    """An encoder that looks texts up, so that an evaluator can be run on what an embed job wrote.
+
+    Queries and documents are looked up among the same texts. Of the texts, 24 bytes each are kept; of an array that
+    is a memory map, the rows that are asked for are read.
+
+    Args:
+        texts: N texts; of equal ones the first counts.
+        embeddings: Theirs, (N, D): an array, memory-mapped too, or a tensor, dense or sparse.
+        similarity_fn_name: How evaluators compare them.
+
+    Raises:
+        ValueError: There are not as many embeddings as texts, or the similarity is unknown.
+    """
+
+    def __init__(
+        self,
+        texts: Iterable[str],
+        embeddings: NDArray[Any] | Tensor,
+        similarity_fn_name: str | SimilarityFunction = SimilarityFunction.COSINE,
+    ) -> None:
+        self.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
+        self._embeddings = (
+            to_csr(embeddings).cpu() if isinstance(embeddings, Tensor) and is_sparse(embeddings) else embeddings
+        )
+        digests = _digests(texts)
+        if embeddings.ndim != 2 or len(digests) != len(embeddings):
+            raise ValueError(f"embeddings must be ({len(digests)}, D), as the texts, got {tuple(embeddings.shape)}")
+        self._digests, self._rows = np.unique(digests, return_index=True)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        url: str,
+        text_column: str = "text",
+        embedding_column: str = "embedding",
+        similarity_fn_name: str | SimilarityFunction = SimilarityFunction.COSINE,
+    ) -> Self:
+        """Read the output of an embed job that kept its text column, dense and of floats, into memory.
+
+        Args:
+            url: A folder, file or glob of Parquet files, on any file system that fsspec knows.
+            text_column: The column of the texts as they were embedded, less the prompt.
+            embedding_column: The column of the embeddings.
+            similarity_fn_name: How evaluators compare them.
+
+        Raises:
+            ValueError: There is nothing to read, a column is missing, or the embeddings are not lists of floats of
+                one length.
+        """
+        dataset = Dataset.open(url, [text_column], [embedding_column])
+        reader = dataset.reader(_ROWS)
+        texts: list[bytes] = []
+        parts = []
+        for file in dataset.files:
+            for rows in reader.stream(file.name, [text_column, embedding_column]):
+                texts += map(_digest, rows.table[text_column].to_pylist())
+                parts.append(_matrix(rows, embedding_column))
+        self = cls([], np.empty((0, 0), np.float32), similarity_fn_name)
+        self._digests, self._rows = np.unique(np.array(texts, f"S{_DIGEST}"), return_index=True)
+        self._embeddings = np.concatenate(parts)
+        return self
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> Any:  # noqa: ARG002 (as encoders have it)
+        """Return the embeddings of texts in their order, of the kind and dtype that were given; sparse ones as COO.
+
+        Raises:
+            KeyError: A text has no embedding.
+        """
+        wanted = _digests(texts)
+        places = np.searchsorted(self._digests, wanted)
+        places[places == len(self._digests)] = 0
+        found = self._digests[places] == wanted if len(self._digests) else np.zeros(len(wanted), bool)
+        if not found.all():
+            missing = texts[int(np.flatnonzero(~found)[0])]
+            raise KeyError(
+                f"{np.count_nonzero(~found)} of {len(texts)} texts have no embedding, the first is {missing!r}"
+            )
+        rows = self._rows[places]
+        if isinstance(self._embeddings, np.ndarray):
+            return np.asarray(self._embeddings[rows])
+        if is_sparse(self._embeddings):
+            return _sparse_rows(self._embeddings, torch.from_numpy(rows))
+        return self._embeddings[torch.from_numpy(rows)]
+
+    encode_query = encode
+    encode_document = encode
+
+
+def _sparse_rows(csr: Tensor, rows: Tensor) -> Tensor:
+    """Return rows of a CSR tensor (N, D), in any order, as a COO tensor (len(rows), D)."""
+    starts, counts = csr.crow_indices()[rows], csr.crow_indices().diff()[rows]
+    owners = torch.repeat_interleave(torch.arange(len(rows)), counts)
+    places = torch.arange(len(owners)) + (starts - (counts.cumsum(0) - counts))[owners]
+    indices = torch.stack([owners, csr.col_indices()[places]])
+    shape = (len(rows), csr.shape[1])
+    return torch.sparse_coo_tensor(indices, csr.values()[places], shape, is_coalesced=True, check_invariants=False)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
+
+
+def _digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
+    return np.array([_digest(text) for text in texts], f"S{_DIGEST}")
+
+
+def _matrix(rows: Rows, column: str) -> NDArray[Any]:
+    array = rows.table[column].combine_chunks()
+    is_list = pa.types.is_fixed_size_list(array.type) or pa.types.is_list(array.type)
+    if not is_list or not pa.types.is_floating(array.type.value_type) or array.null_count:
+        raise ValueError(f"column {column!r} must hold embeddings of floats without nulls, got {array.type}")
+    values = array.flatten().to_numpy(zero_copy_only=False)
+    if len(values) % max(1, len(array)) or len(set(array.value_lengths().to_pylist())) > 1:
+        raise ValueError(f"column {column!r} must hold embeddings of one length, got several")
+    matrix: NDArray[Any] = values.reshape(len(array), -1)
+    return matrix

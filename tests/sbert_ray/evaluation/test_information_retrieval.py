@@ -1,0 +1,151 @@
+"""Retrieval against the peer, ties included, and in bounded memory."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sbert_ray.evaluation import InformationRetrievalEvaluator
+from sbert_ray.similarity import cos_sim, dot_score, euclidean_sim
+from tests.sbert_ray.evaluation.oracle import SparseTexts, Texts, assert_same, words
+
+peer = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
+
+RNG = np.random.default_rng(0)
+QUERIES = {f"q{number}": text for number, text in enumerate(words("query ", 12))}
+CORPUS = {f"d{number}": text for number, text in enumerate(words("document ", 60))}
+RELEVANT = {
+    query: {f"d{row}" for row in RNG.choice(60, 1 + number % 7, replace=False)} for number, query in enumerate(QUERIES)
+} | {"q3": set()}
+DATA = (QUERIES, CORPUS, RELEVANT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"name": "dev", "truncate_dim": 3, "corpus_chunk_size": 7, "write_predictions": True},
+        {
+            "score_functions": {"b": dot_score, "a": cos_sim},
+            "mrr_at_k": [1, 5],
+            "ndcg_at_k": [3, 10],
+            "map_at_k": [200],
+        },
+        {
+            "score_functions": {"cosine": cos_sim, "dot": dot_score},
+            "main_score_function": "cosine",
+            "accuracy_at_k": [2],
+            "precision_recall_at_k": [70],
+            "write_predictions": True,
+            "write_csv": False,
+        },
+        {"query_prompt": "find ", "corpus_prompt_name": "text", "batch_size": 3, "show_progress_bar": False},
+    ],
+)
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "manhattan"])
+def test_equals_the_peer(options: dict[str, Any], similarity: str, tmp_path: Path) -> None:
+    model = Texts(levels=1, similarity_fn_name=similarity)
+    theirs = peer.InformationRetrievalEvaluator(*DATA, **options)
+    assert_same(InformationRetrievalEvaluator(*DATA, **options), theirs, model, tmp_path)
+
+
+def test_chunks_change_nothing() -> None:
+    for kind in (Texts, SparseTexts):
+        model = kind(levels=1, similarity_fn_name="dot")  # whose sums are exact, whatever their order
+        found = [
+            InformationRetrievalEvaluator(*DATA, corpus_chunk_size=size).search(model) for size in (1, 4, 13, 60, 1000)
+        ]
+        for other in found[1:]:
+            for function, (scores, ids) in other.items():
+                assert torch.equal(scores, found[0][function].scores)
+                assert torch.equal(ids, found[0][function].ids)
+
+
+def test_ties_go_by_id_as_strings() -> None:
+    corpus = {str(number): "same" for number in range(25)}
+    evaluator = InformationRetrievalEvaluator({"q": "same"}, corpus, {"q": {"3"}}, corpus_chunk_size=4, map_at_k=[12])
+    ids = evaluator.search(Texts())["cosine"].ids[0].tolist()
+    assert [evaluator.corpus_ids[row] for row in ids] == sorted(corpus)[:12]
+
+
+class Rows(Mapping[str, str]):
+    """A corpus that is never in memory as a whole."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(number) for number in range(self.size))
+
+    def __getitem__(self, name: str) -> str:
+        return f"document {name}"
+
+
+def test_a_corpus_is_embedded_chunk_by_chunk() -> None:
+    model = Texts()
+    evaluator = InformationRetrievalEvaluator({"q": "x"}, Rows(5000), {"q": {"7"}}, corpus_chunk_size=300)
+    evaluator(model)
+    assert model.counts == [1, *[300] * 16, 200]
+
+
+def test_the_corpus_may_have_a_model_or_embeddings_of_its_own() -> None:
+    model, other = Texts(levels=1), Texts(levels=2)
+    ours, theirs = InformationRetrievalEvaluator(*DATA), peer.InformationRetrievalEvaluator(*DATA)
+    assert ours(model, corpus_model=other) == pytest.approx(theirs(model, corpus_model=other))
+    embeddings = other.encode(CORPUS.values(), convert_to_tensor=True)
+    assert ours(model, corpus_embeddings=embeddings) == pytest.approx(theirs(model, corpus_embeddings=embeddings))
+    assert ours(model, corpus_embeddings=embeddings) == ours(model, corpus_model=other)
+
+
+def test_minilm_finds_what_the_peer_finds(minilm: Path) -> None:
+    from sentence_transformers import SentenceTransformer as Theirs
+
+    from sbert_ray import SentenceTransformer
+
+    corpus = {"a": "Cats sleep most of the day.", "b": "The train to Rome leaves at nine.", "c": "Bread needs yeast."}
+    data = ({"1": "pets at rest", "2": "baking"}, corpus, {"1": {"a"}, "2": {"c", "b"}})
+    got = InformationRetrievalEvaluator(*data)(SentenceTransformer(str(minilm), device="cpu"))
+    assert got == pytest.approx(peer.InformationRetrievalEvaluator(*data)(Theirs(str(minilm), device="cpu")))
+
+
+class Plain:
+    """Takes nothing but texts."""
+
+    def encode(self, texts: Any, batch_size: int = 32) -> Any:
+        return Texts().encode(texts)
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ((QUERIES, CORPUS, {}), {}, "queries must have at least one with relevant documents"),
+        ((QUERIES, CORPUS, {"q1": {"d1", "x9"}}), {}, "must name documents of the corpus, got 'x9' for query 'q1'"),
+        (DATA, {"corpus_chunk_size": 0}, "corpus_chunk_size and every k must be positive"),
+        (DATA, {"mrr_at_k": [0]}, "every k must be positive"),
+        (DATA, {"ndcg_at_k": []}, "ndcg_at_k have one"),
+        (
+            DATA,
+            {"score_functions": {"a": euclidean_sim}, "main_score_function": "b"},
+            r"main_score_function must be one of \['a'\], got 'b'",
+        ),
+    ],
+)
+def test_wrong_input_is_refused(data: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InformationRetrievalEvaluator(*data, **options)
+
+
+def test_what_a_model_cannot_do_is_refused() -> None:
+    assert InformationRetrievalEvaluator(*DATA)(Plain())
+    with pytest.raises(ValueError, match=r"prompt must be an argument of Plain.encode to be used, got prompt='find '"):
+        InformationRetrievalEvaluator(*DATA, query_prompt="find ")(Plain())
+    with pytest.raises(ValueError, match=r"main_score_function must be 'cosine', the model's similarity, got 'dot'"):
+        InformationRetrievalEvaluator(*DATA, main_score_function="dot")(Plain())
+    with pytest.raises(TypeError, match="must have a method encode, got dict"):
+        InformationRetrievalEvaluator(*DATA)({})
