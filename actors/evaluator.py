@@ -51,6 +51,7 @@ class Measures:
         name: what metrics' names begin with.
         similarity: names of similarities; none: the model's own.
         at_k: ranks at which metrics are taken; none: the evaluator's own.
+        truncate_dim: keep so many leading dimensions.
         num_threads: CPU threads of this worker.
     """
 
@@ -59,6 +60,7 @@ class Measures:
     name: str = ""
     similarity: tuple[str, ...] = ()
     at_k: tuple[int, ...] = ()
+    truncate_dim: int | None = None
     num_threads: int | None = None
 
 
@@ -68,6 +70,9 @@ class Measured:
 
     metrics: dict[str, float]
     primary_metric: str
+    greater_is_better: bool
+    counts: dict[str, int]
+    """How much was evaluated, where only the worker knows."""
     seconds: dict[str, float]
     """Of reading and of evaluating."""
     device: str
@@ -82,14 +87,12 @@ class Subject:
     Args:
         config: which one, and how it runs; its own ``prompt`` is put before whatever has none of another name.
         prompts: by name, in place of the model's own.
-        truncate_dim: keep so many leading dimensions.
         max_active_dims: keep so many of the largest dimensions, of sparse embeddings.
         teacher: whose embeddings it should have, for the mean squared error.
     """
 
     config: ModelConfig
     prompts: Mapping[str, str] = field(default_factory=dict)
-    truncate_dim: int | None = None
     max_active_dims: int | None = None
     teacher: ModelConfig | None = None
 
@@ -111,8 +114,8 @@ class ModelEvaluator:
         given = {} if subject.config.prompt is None else {GIVEN: subject.config.prompt}
         self.model.prompts = {**self.model.prompts, **subject.prompts, **given}
         self.model.default_prompt_name = GIVEN if given else None
-        if subject.truncate_dim is not None:
-            self.model.truncate_dim = subject.truncate_dim
+        if measures.truncate_dim is not None:
+            self.model.truncate_dim = measures.truncate_dim
         if subject.max_active_dims is not None:
             self.model.max_active_dims = subject.max_active_dims
 
@@ -148,9 +151,9 @@ def arguments(measures: Measures, tables: Mapping[str, Mapping[str, list[Any]]])
             samples = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
             return {"samples": samples}
         case "paraphrase_mining":
-            duplicates = tables["duplicates"]
             sentences = dict(zip(rows["id"], rows["text"], strict=True))
-            duplicate_pairs = list(zip(duplicates["id1"], duplicates["id2"], strict=True))
+            named = zip(tables["duplicates"]["id1"], tables["duplicates"]["id2"], strict=True)
+            duplicate_pairs = [pair for pair in named if sentences.keys() >= set(pair)]
             return {"sentences_map": sentences, "duplicates_list": duplicate_pairs}
     return {"source_sentences": rows["source"], "target_sentences": rows["target"]}
 
@@ -172,6 +175,8 @@ def _options(measures: Measures) -> dict[str, Any]:
     if measures.task == "retrieval" and measures.at_k:
         names = ("mrr_at_k", "ndcg_at_k", "accuracy_at_k", "precision_recall_at_k", "map_at_k")
         options |= {name: list(measures.at_k) for name in names}
+    if measures.task == "retrieval" and measures.kind == DENSE:
+        options["truncate_dim"] = measures.truncate_dim
     if measures.task == "reranking":
         options |= {"at_k": measures.at_k[0]} if measures.at_k else {}
         if measures.similarity:
@@ -181,8 +186,17 @@ def _options(measures: Measures) -> dict[str, Any]:
     return options
 
 
-def measured(make: Callable[[], Any], model: Any, beat: Beat) -> Measured:
-    """Make an evaluator, run it on a model, and return what it found; ``beat`` is told of the rows of each batch."""
+def measured(
+    make: Callable[[], Any], model: Any, beat: Beat, counts: Callable[[Any], dict[str, int]] | None = None
+) -> Measured:
+    """Make an evaluator, run it on a model, and return what it found.
+
+    Args:
+        make: makes the evaluator.
+        model: what it evaluates.
+        beat: is told of the rows of each batch.
+        counts: tells how much the evaluator has evaluated.
+    """
     from sbert_ray.inference.progress import told_of_batches
 
     begun = time.monotonic()
@@ -193,6 +207,8 @@ def measured(make: Callable[[], Any], model: Any, beat: Beat) -> Measured:
     return Measured(
         metrics=metrics,
         primary_metric=evaluator.primary_metric,
+        greater_is_better=evaluator.greater_is_better,
+        counts={} if counts is None else counts(evaluator),
         seconds={"read": made - begun, "evaluate": time.monotonic() - made},
         device=str(model.device),
         versions={name: version(name) for name in VERSIONS},

@@ -11,6 +11,8 @@ from actors.evaluator import Measured, Measures, make_evaluator, measured
 from actors.stages import Beat
 from actors.threads import limit_torch
 from sbert_ray.data.embedded import Embedded, SparseRange
+from sbert_ray.data.errors import InputError
+from sbert_ray.data.storage import redacted
 
 
 class RetrievalEvaluator:
@@ -35,12 +37,27 @@ class RetrievalEvaluator:
         """Return the metrics of the ranking."""
 
         def make() -> Any:
-            rows = [{name: row for row, name in enumerate(table.ids(beat))} for table in (self.queries, self.corpus)]
-            return make_evaluator(
-                self.measures, {"queries": rows[0], "corpus": rows[1], "relevant_docs": self.relevant} | self._functions
+            queries, corpus = (
+                {name: row for row, name in enumerate(table.ids(beat))} for table in (self.queries, self.corpus)
             )
+            relevant = self._found(corpus)
+            found = {"queries": queries, "corpus": corpus, "relevant_docs": relevant}
+            return make_evaluator(self.measures, found | self._functions)
 
-        return measured(make, StoredEmbeddings(self.queries, self.corpus, beat), beat)
+        def counts(evaluator: Any) -> dict[str, int]:
+            return {"queries": len(evaluator.queries_ids), "documents": len(evaluator.corpus_ids)}
+
+        return measured(make, StoredEmbeddings(self.queries, self.corpus, beat), beat, counts)
+
+    def _found(self, corpus: Mapping[str, int]) -> Mapping[str, AbstractSet[str]]:
+        """Return the relevant documents, of which none may be among the bad rows of the corpus."""
+        for documents in self.relevant.values():
+            if lost := next((name for name in documents if name not in corpus), None):
+                raise InputError(
+                    f"{redacted(self.corpus.url)} has no embedding of {lost!r}, which is relevant; look among its bad"
+                    " rows, in _quarantine"
+                )
+        return self.relevant
 
     @property
     def _functions(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A driver reads a table once to find what is wrong with it, and whoever needs the
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -89,6 +89,11 @@ class Examples:
             for column in columns[role.name]:
                 _check_type(redacted(url), column, role, dataset.schema.field(column).type)
         return cls(url, dataset.reader(ROWS_PER_READ), dataset.files, known, columns, num_labels, limit)
+
+    def only(self, name: str) -> Self:
+        """Return the same table with one of its roles."""
+        roles = tuple(role for role in self.roles if role.name == name)
+        return replace(self, roles=roles, columns={name: self.columns[name]})
 
     def described(self) -> list[dict[str, Any]]:
         """Return name, size, identity and rows of each file."""
