@@ -41,6 +41,8 @@ OF_WORK = (
     "ray_address",
 )
 """Options that the jobs which embed queries and corpus have too."""
+EMBEDDING_ONLY = ("similarity", "truncate_dim", "max_active_dims", "query_prompt", "document_prompt")
+"""Options for models that embed."""
 TABLES = ("input", "duplicates", "queries", "corpus", "qrels", "query_embeddings", "corpus_embeddings")
 Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 
@@ -101,7 +103,9 @@ class EvaluateJob(Job):
     corpus_embeddings: Location | None = Field(
         default=None, description="the same for the corpus, which is then embedded once and evaluated often"
     )
-    teacher: str | None = Field(default=None, description="dense model whose embeddings are to be met, for mse")
+    teacher: str | None = Field(
+        default=None, description="model of the same kind whose embeddings are to be met, for mse"
+    )
     columns: Columns = Field(
         default=(), description="columns that are not called as the task has them, as ROLE=COLUMN, or a mapping"
     )
@@ -240,8 +244,9 @@ class EvaluateJob(Job):
                 f" {self._kind}"
             )
         side = self._side
-        if self._kind == CROSS_ENCODER and (flags := [name for name in EMBEDDING_ONLY if getattr(self, name)]):
-            raise InputError(f"{flags}: not for cross-encoders such as {self.model}")
+        flags = [f"--{name.replace('_', '-')}" for name in EMBEDDING_ONLY if getattr(self, name)]
+        if self._kind == CROSS_ENCODER and flags:
+            raise InputError(f"{', '.join(flags)}: not for cross-encoders such as {self.model}")
         chosen |= {"kind": self._kind, "model_revision": side.checkpoint.revision, "prompt": side.resolved_prompt}
         chosen |= {name: getattr(self, name) for name in ("dtype", "max_seq_length")}
         if self.teacher:
@@ -250,7 +255,7 @@ class EvaluateJob(Job):
 
     @cached_property
     def _teacher_side(self) -> EmbedJob:
-        side = EmbedJob(**{**self._side_options, "model": self.teacher, "revision": None, "kind": "dense"})
+        side = EmbedJob(**{**self._side_options, "model": self.teacher, "revision": None, "kind": self._kind})
         _ = side.checkpoint_info  # a bad one fails here
         return side
 
@@ -280,9 +285,6 @@ class EvaluateJob(Job):
             teacher=ModelConfig(**self._teacher_side.worker_config(options)) if self.teacher else None,
         )
         return partial(ModelEvaluator, self._measures(self._kind, options), subject, tables)
-
-
-EMBEDDING_ONLY = ("similarity", "truncate_dim", "max_active_dims", "query_prompt", "document_prompt")
 
 
 class _Pairs(RerankJob):

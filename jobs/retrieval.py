@@ -76,7 +76,8 @@ class Retrieval:
         query_source: where they come from.
         corpus_source: where the documents come from.
         qrels: the judgements.
-        corpus_id: the column of the documents' ids.
+        query_id: the column of the queries' ids.
+        corpus_id: that of the documents'.
     """
 
     relevant: Mapping[str, frozenset[str]]
@@ -84,6 +85,7 @@ class Retrieval:
     query_source: Examples | Embedded
     corpus_source: Examples | Embedded
     qrels: Examples
+    query_id: str
     corpus_id: str
 
     @classmethod
@@ -111,7 +113,12 @@ class Retrieval:
         if not relevant:
             raise InputError(f"{where} has no judgement with a score above 0 of what is there")
         texts = {query: kept[query] for query in relevant} if isinstance(query_source, Examples) else None
-        return cls(relevant, texts, query_source, corpus_source, qrels, _id_column("corpus", chosen))
+        ids = [_id_column(table, chosen) for table in ("queries", "corpus")]
+        return cls(relevant, texts, query_source, corpus_source, qrels, *ids)
+
+    @property
+    def _query_text(self) -> str:
+        return f"text of {self.query_id}"  # which is another name, whatever that one is
 
     @property
     def num_documents(self) -> int:
@@ -159,9 +166,10 @@ class Retrieval:
         """Write the judged queries to the output, for the job that embeds them."""
         if self.queries is None:
             return
-        columns = {"id": list(self.queries), "text": list(self.queries.values())}
+        columns = {self.query_id: list(self.queries), self._query_text: list(self.queries.values())}
+        schema = pa.schema([(self.query_id, pa.string()), (self._query_text, pa.large_string())])
         stream = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=pa.schema([("id", pa.string()), ("text", pa.large_string())])), stream)
+        pq.write_table(pa.table(columns, schema=schema), stream)
         Storage(output).write(JUDGED, stream.getvalue())
 
     def embedding_jobs(self, job: RetrievalOptions, make: Callable[..., EmbedJob]) -> list[EmbedJob]:
@@ -174,12 +182,26 @@ class Retrieval:
         output = job.output.rstrip("/")
         jobs = []
         if isinstance(self.query_source, Examples):
-            own = {"input": f"{output}/{JUDGED}", "id_column": "id", "task": "query", "prompt": job.query_prompt}
-            jobs.append(make(output=f"{output}/{QUERY_EMBEDDINGS}", max_bad_rows=0, **own))
+            queries: dict[str, Any] = {
+                "input": f"{output}/{JUDGED}",
+                "output": f"{output}/{QUERY_EMBEDDINGS}",
+                "id_column": self.query_id,
+                "text_column": (self._query_text,),
+                "task": "query",
+                "prompt": job.query_prompt,
+                "max_bad_rows": 0,
+            }
+            jobs.append(make(**queries))
         if isinstance(self.corpus_source, Examples):
-            own = {"input": job.corpus, "id_column": self.corpus_id, "task": "document", "prompt": job.document_prompt}
-            texts = tuple(self.corpus_source.columns["corpus_text"])
-            jobs.append(make(output=f"{output}/{CORPUS_EMBEDDINGS}", text_column=texts, **own))
+            corpus: dict[str, Any] = {
+                "input": job.corpus,
+                "output": f"{output}/{CORPUS_EMBEDDINGS}",
+                "id_column": self.corpus_id,
+                "text_column": tuple(self.corpus_source.columns["corpus_text"]),
+                "task": "document",
+                "prompt": job.document_prompt,
+            }
+            jobs.append(make(**corpus))
         return jobs
 
     def embedded(self, output: str) -> tuple[Embedded, Embedded]:
@@ -191,7 +213,7 @@ class Retrieval:
         output = output.rstrip("/")
         queries, corpus = self.query_source, self.corpus_source
         if isinstance(queries, Examples):
-            queries = Embedded.open(f"{output}/{QUERY_EMBEDDINGS}", "id")
+            queries = Embedded.open(f"{output}/{QUERY_EMBEDDINGS}", self.query_id)
         if isinstance(corpus, Examples):
             corpus = Embedded.open(f"{output}/{CORPUS_EMBEDDINGS}", self.corpus_id)
         check_same(queries, corpus)

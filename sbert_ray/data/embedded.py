@@ -172,13 +172,13 @@ def check_same(first: Embedded, second: Embedded) -> None:
     Raises:
         InputError: if they are of other kinds, lengths or models.
     """
-    for name in ("is_sparse", "dimension"):
-        one, other = getattr(first, name), getattr(second, name)
-        if one != other:
-            raise InputError(f"{redacted(second.url)}: {name} is {other}, and {one} in {redacted(first.url)}")
+    one, other = ((table.is_sparse, table.dimension) for table in (first, second))
+    if one != other:
+        what, that = (f"{'sparse' if kind else 'dense'} embeddings of {size} dimensions" for kind, size in (other, one))
+        raise InputError(f"{redacted(second.url)} has {what}, and {redacted(first.url)} {that}")
     for name in ("revision", "similarity"):
-        one, other = first.facts.get(name), second.facts.get(name)
-        if one is not None and other is not None and one != other:
+        made, by = first.facts.get(name), second.facts.get(name)
+        if made is not None and by is not None and made != by:
             raise InputError(
-                f"{redacted(second.url)} was embedded with {name} {other}, and {redacted(first.url)} with {one}"
+                f"{redacted(second.url)} was embedded with {name} {by}, and {redacted(first.url)} with {made}"
             )
