@@ -246,7 +246,7 @@ def _relevant(qrels: Examples) -> dict[str, set[str]]:
 def _judged(source: Examples | Embedded, wanted: Mapping[str, set[str]]) -> dict[str, str]:
     """Return the texts of the queries that are judged, by id, and empty ones where there are embeddings."""
     if isinstance(source, Embedded):
-        return {name: "" for name in source.ids() if name in wanted}
+        return {name: "" for batch in source.id_batches() for name in batch if name in wanted}
     found: dict[str, str] = {}
     for batch in source.batches():
         for name, text in zip(batch["query_id"], batch["query_text"], strict=True):
@@ -260,7 +260,7 @@ def _judged(source: Examples | Embedded, wanted: Mapping[str, set[str]]) -> dict
 def _missing(source: Examples | Embedded, wanted: set[str]) -> set[str]:
     """Return the ids that are not among those of the corpus, which is read until all are found."""
     batches: Iterable[list[str]] = (
-        [source.ids()]
+        source.id_batches()
         if isinstance(source, Embedded)
         else (batch["corpus_id"] for batch in source.only("corpus_id").batches())
     )

@@ -4,7 +4,8 @@ Shapes: N rows, D dimensions, nnz values other than zero.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -102,6 +103,19 @@ class Embedded:
         """Return name, size, identity and rows of each file."""
         return [file.described() for file in self.files]
 
+    def id_batches(self) -> Iterator[list[str]]:
+        """Yield the ids of the rows, as text, some thousand at a time.
+
+        Raises:
+            InputError: if one is null.
+        """
+        for file in self.files:
+            for rows in self.reader.stream(file.name, [self.id_column]):
+                column = rows.table[self.id_column]
+                if column.null_count:
+                    raise InputError(f"{redacted(self.url)}, {file.name}: an id must not be null ({self.id_column!r})")
+                yield list(map(str, column.to_pylist()))
+
     def ids(self, beat: Callable[[int], None] = lambda _: None) -> list[str]:
         """Return the id of each row, as text.
 
@@ -109,15 +123,11 @@ class Embedded:
             InputError: if one is null, or there twice.
         """
         found: list[str] = []
-        for file in self.files:
-            for rows in self.reader.stream(file.name, [self.id_column]):
-                found += map(str, rows.table[self.id_column].to_pylist())
-                if rows.table[self.id_column].null_count:
-                    raise InputError(f"{redacted(self.url)}, {file.name}: an id must not be null ({self.id_column!r})")
-                beat(0)
+        for batch in self.id_batches():
+            found += batch
+            beat(0)
         if len(set(found)) < len(found):
-            seen: set[str] = set()
-            repeated = next(name for name in found if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            [(repeated, _)] = Counter(found).most_common(1)
             raise InputError(f"{redacted(self.url)}: each id must be there once, got {repeated!r} again")
         return found
 
