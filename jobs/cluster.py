@@ -6,9 +6,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import ray
+from pydantic import AfterValidator, Field, NonNegativeFloat
 
 from actors.errors import PoolError
 from actors.pool import PoolOptions
@@ -49,6 +50,10 @@ def part_or_whole(count: float) -> float:
     if count > 1 and not count.is_integer():
         raise ValueError("must be at most 1, or a whole number")
     return count
+
+
+Gpus = Annotated[NonNegativeFloat, AfterValidator(part_or_whole)]
+Cpus = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def pool_options(job: WorkerOptions, most: int) -> PoolOptions:

@@ -14,6 +14,7 @@ from actors.evaluator import CROSS_ENCODER, DENSE, SPARSE, Measures, ModelEvalua
 from actors.model_worker import ModelConfig
 from actors.pool import PoolOptions
 from actors.retrieval import RetrievalEvaluator
+from jobs.cluster import Cpus, Gpus
 from jobs.embed import EmbedJob
 from jobs.evaluation import Evaluation, Findings, looked_through
 from jobs.evaluation_tasks import TASKS, Columns, check_options, chosen_columns, chosen_roles
@@ -132,8 +133,8 @@ class EvaluateJob(Job):
     trust_remote_code: bool = _same(ModelJob.model_fields, "trust_remote_code")
     local_files_only: bool = _same(ModelJob.model_fields, "local_files_only")
     num_workers: PositiveInt | None = _same(UnitJob.model_fields, "num_workers")
-    num_gpus_per_worker: float | None = _same(UnitJob.model_fields, "num_gpus_per_worker")
-    num_cpus_per_worker: float | None = _same(UnitJob.model_fields, "num_cpus_per_worker")
+    num_gpus_per_worker: Gpus | None = _same(UnitJob.model_fields, "num_gpus_per_worker")
+    num_cpus_per_worker: Cpus | None = _same(UnitJob.model_fields, "num_cpus_per_worker")
     rows_per_unit: PositiveInt | None = _same(UnitJob.model_fields, "rows_per_unit")
     max_bad_rows: int = _same(UnitJob.model_fields, "max_bad_rows")
     hang_seconds: float = _same(UnitJob.model_fields, "hang_seconds")

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 
 from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
-from jobs.cluster import part_or_whole, pool_options, start_ray, stops_unwrapped
+from jobs.cluster import Cpus, Gpus, pool_options, start_ray, stops_unwrapped
 from jobs.job import EXIT_OK, Job, may_pass
 from jobs.metrics import Metrics
 from jobs.progress import Progress
@@ -90,10 +90,10 @@ class UnitJob(Job):
     num_workers: PositiveInt | None = Field(
         default=None, description="actors, each with a model; none: one per GPU of the cluster, or else one per CPU"
     )
-    num_gpus_per_worker: Annotated[NonNegativeFloat, AfterValidator(part_or_whole)] | None = Field(
+    num_gpus_per_worker: Gpus | None = Field(
         default=None, description="GPUs of each worker, a fraction shares one; none: 1 where the cluster has GPUs"
     )
-    num_cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    num_cpus_per_worker: Cpus | None = Field(
         default=None,
         description="CPUs, and so threads, of each worker; none: 1, and with GPUs as many threads as CPUs for each GPU",
     )
