@@ -114,10 +114,11 @@ class ModelEvaluator:
         given = {} if subject.config.prompt is None else {GIVEN: subject.config.prompt}
         self.model.prompts = {**self.model.prompts, **subject.prompts, **given}
         self.model.default_prompt_name = GIVEN if given else None
-        if measures.truncate_dim is not None:
-            self.model.truncate_dim = measures.truncate_dim
-        if subject.max_active_dims is not None:
-            self.model.max_active_dims = subject.max_active_dims
+        for model in filter(None, (self.model, self.teacher)):
+            if measures.truncate_dim is not None:
+                model.truncate_dim = measures.truncate_dim
+            if subject.max_active_dims is not None:
+                model.max_active_dims = subject.max_active_dims
 
     def evaluate(self, _what: str, beat: Beat) -> Measured:
         """Return the metrics of the model."""

@@ -248,6 +248,9 @@ class EvaluateJob(Job):
         flags = [f"--{name.replace('_', '-')}" for name in EMBEDDING_ONLY if getattr(self, name)]
         if self._kind == CROSS_ENCODER and flags:
             raise InputError(f"{', '.join(flags)}: not for cross-encoders such as {self.model}")
+        num_labels = side.checkpoint_info.num_labels
+        if self.task != "binary_classification" and num_labels not in (None, 1):
+            raise InputError(f"--model: {self.model} gives {num_labels} scores a pair; {self.task} needs one")
         chosen |= {"kind": self._kind, "model_revision": side.checkpoint.revision, "prompt": side.resolved_prompt}
         chosen |= {name: getattr(self, name) for name in ("dtype", "max_seq_length")}
         if self.teacher:

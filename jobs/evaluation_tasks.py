@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jobs.evaluate import EvaluateJob
 
 EMBEDDING = (DENSE, SPARSE)
+SEVERAL = 1000
 ALL = (DENSE, SPARSE, CROSS_ENCODER)
 SENTENCES = (Role("sentence1", "sentence1", "text"), Role("sentence2", "sentence2", "text"))
 SIDES = (Role("source", "source", "text"), Role("target", "target", "text"))
@@ -27,15 +28,15 @@ class Task:
     Args:
         tables: the columns of each table, by the name of the option that says where it is.
         kinds: of the models that it is for.
-        has_similarities: how many similarities may be asked for: several, one, or none.
-        has_at_k: how many ranks: the same.
+        max_similarity: how many similarities may be asked for.
+        max_at_k: how many ranks.
         has_prompts: whether queries and documents may have prompts of their own.
     """
 
     tables: Mapping[str, tuple[Role, ...]]
     kinds: tuple[str, ...] = EMBEDDING
-    has_similarities: str = "none"
-    has_at_k: str = "none"
+    max_similarity: int = 0
+    max_at_k: int = 0
     has_prompts: bool = False
 
     @property
@@ -55,19 +56,17 @@ TASKS: Mapping[str, Task] = {
                 Role("relevance", "score", "number"),
             ),
         },
-        has_similarities="several",
-        has_at_k="several",
+        max_similarity=SEVERAL,
+        max_at_k=SEVERAL,
         has_prompts=True,
     ),
-    "similarity": Task(
-        {"input": (*SENTENCES, Role("score", "score", "number"))}, kinds=ALL, has_similarities="several"
-    ),
+    "similarity": Task({"input": (*SENTENCES, Role("score", "score", "number"))}, kinds=ALL, max_similarity=SEVERAL),
     "binary_classification": Task(
-        {"input": (*SENTENCES, Role("label", "label", "label"))}, kinds=ALL, has_similarities="several"
+        {"input": (*SENTENCES, Role("label", "label", "label"))}, kinds=ALL, max_similarity=SEVERAL
     ),
     "triplet": Task(
         {"input": tuple(Role(name, name, "text") for name in ("anchor", "positive", "negative"))},
-        has_similarities="several",
+        max_similarity=SEVERAL,
         has_prompts=True,
     ),
     "reranking": Task(
@@ -80,8 +79,8 @@ TASKS: Mapping[str, Task] = {
             )
         },
         kinds=ALL,
-        has_similarities="one",
-        has_at_k="one",
+        max_similarity=1,
+        max_at_k=1,
         has_prompts=True,
     ),
     "paraphrase_mining": Task(
@@ -175,18 +174,13 @@ def check_options(job: "EvaluateJob") -> None:
 
 
 def _check_numbers(job: "EvaluateJob") -> None:
-    task = TASKS[job.task]
-    for name, values, allowed in (
-        ("similarity", job.similarity, task.has_similarities),
-        ("at_k", job.at_k, task.has_at_k),
-    ):
-        if len(values) > {"none": 0, "one": 1, "several": len(values)}[allowed]:
-            known = [other for other, found in TASKS.items() if getattr(found, f"has_{_PLURALS[name]}") != "none"]
-            what = f"must be one for {job.task}, got {list(values)}" if allowed == "one" else f"is for {known}"
-            raise ValueError(f"{name} {what}")
-
-
-_PLURALS = {"similarity": "similarities", "at_k": "at_k"}
+    for name in ("similarity", "at_k"):
+        values, most = getattr(job, name), getattr(TASKS[job.task], f"max_{name}")
+        if len(values) > most == 1:
+            raise ValueError(f"{name} must be one for {job.task}, got {list(values)}")
+        if len(values) > most:
+            known = [other for other, task in TASKS.items() if getattr(task, f"max_{name}")]
+            raise ValueError(f"{name} is for {known}, not for {job.task}")
 
 
 def _check_prompts(job: "EvaluateJob") -> None:

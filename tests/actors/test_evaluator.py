@@ -139,6 +139,15 @@ def test_prompts_and_active_dimensions_reach_the_model(folders: dict[str, Path],
     assert found.metrics["active_dims"] == 3
 
 
+def test_a_teacher_has_the_dimensions_of_the_model(folders: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(folders[DENSE], DENSE)
+    measures, subject = Measures(task="mse", kind=DENSE, truncate_dim=4), Subject(config=config, teacher=config)
+    found = evaluated(measures, subject, opened("mse", tmp_path))
+    model = SentenceTransformer(str(folders[DENSE]), device="cpu")
+    oracle = of_dense.MSEEvaluator(FIRST, SECOND, teacher_model=model, truncate_dim=4)
+    assert found.metrics == pytest.approx(oracle(model))
+
+
 def test_reranking_takes_a_rank_and_a_similarity(folders: dict[str, Path], tmp_path: Path) -> None:
     measures = Measures(task="reranking", kind=DENSE, at_k=(2,), similarity=("dot",))
     found = evaluated(measures, Subject(config=config_of(folders[DENSE], DENSE)), opened("reranking", tmp_path))

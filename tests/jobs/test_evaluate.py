@@ -396,6 +396,9 @@ def test_a_classifier_is_told_by_its_checkpoint(tables: Path, tiny_checkpoint: P
     model = tiny_head(tiny_checkpoint, tables / "model", "BertForSequenceClassification", num_labels=3)
     labels = [row % 3 for row in range(30)]
     pq.write_table(pa.table({**PAIRS, "label": labels}), tables / "pairs.parquet")
+    outcome = command(EvaluateJob.main, of_pairs(tables, model))
+    assert outcome.code == 2
+    assert "gives 3 scores a pair; similarity needs one" in outcome.err
     outcome = command(EvaluateJob.main, of_pairs(tables, model, task="binary_classification"))
     assert outcome.code == 0, outcome.err
     assert set(metrics_in(tables / "out")) == {"f1_macro", "f1_micro", "f1_weighted"}
