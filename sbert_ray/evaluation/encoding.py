@@ -26,8 +26,23 @@ class EmbeddingEvaluator(Evaluator):
     show_progress_bar: bool | None
     truncate_dim: int | None
 
-    def embed_inputs(self, model: Any, sentences: Sequence[Any], role: str = ANY, **options: Any) -> Tensor:
-        """Embed texts, as (N, D)."""
+    def embed_inputs(
+        self,
+        model: Any,
+        sentences: Sequence[Any],
+        role: str = ANY,
+        column: str = "",  # noqa: ARG002 (for those of sparse models)
+        **options: Any,
+    ) -> Tensor:
+        """Embed texts, as (N, D).
+
+        Args:
+            model: Has ``encode``.
+            sentences: N texts.
+            role: What they are to the model: any, queries or documents.
+            column: What they are to the evaluator, which tells how sparse each column is.
+            options: Passed on to the model.
+        """
         return embed(
             model,
             sentences,

@@ -167,6 +167,20 @@ def similarity_names(names: "Sequence[str | SimilarityFunction] | None", model: 
     return [SimilarityFunction.name_of(name) for name in names] if names else [similarity_name(model)]
 
 
+def chosen_similarities(names: "Sequence[str | SimilarityFunction] | None", main: str | None) -> list[str]:
+    """Return the names of the similarities that a user chose; none of them leaves it to the model.
+
+    Raises:
+        ValueError: One is unknown, or the main one is not among them.
+    """
+    if not names:
+        return [] if main is None else [main]
+    chosen = [SimilarityFunction.name_of(name) for name in names]
+    if main is not None and main not in chosen:
+        raise ValueError(f"the main similarity must be one of similarity_fn_names {chosen}, got {main!r}")
+    return chosen
+
+
 def check_lengths(**columns: Sequence[Any]) -> None:
     """Make sure that columns have rows, all as many.
 

@@ -4,6 +4,7 @@ Shapes: Q queries, K hits of each, chunks of M documents, embeddings of dimensio
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,6 +22,8 @@ from sbert_ray.evaluation.evaluator import Result, file_name, similarity_name
 from sbert_ray.search import Neighbors, nearest
 from sbert_ray.similarity import Similarity, SimilarityFunction
 
+logger = logging.getLogger(__name__)
+
 _SCORES = 2**24  # of queries and documents, as many are computed at a time
 
 
@@ -34,7 +37,7 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
     Args:
         queries: Texts by id. Those without relevant documents are left out.
         corpus: Texts by id, in any mapping; read in its order.
-        relevant_docs: Ids of the relevant documents, by query id.
+        relevant_docs: Ids of the relevant documents, by query id; those that are not in the corpus count as not found.
         corpus_chunk_size: Documents at a time; changes no metric.
         mrr_at_k: Ranks down to which to look for the first relevant document.
         ndcg_at_k: Likewise for the normalised discounted cumulative gain.
@@ -55,8 +58,8 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         write_predictions: Whether to write the hits as JSON lines where a call gives a folder.
 
     Raises:
-        ValueError: No query has relevant documents, a relevant document is not in the corpus, a number is not
-            positive, or the main score function is unknown.
+        ValueError: No query has relevant documents, none of these is in the corpus, a number is not positive, or the
+            main score function is unknown.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
@@ -108,11 +111,12 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         if not self.queries_ids:
             raise ValueError("queries must have at least one with relevant documents, got none")
         known = set(self.corpus_ids)
-        for query in self.queries_ids:
-            if unknown := next((document for document in self.relevant_docs[query] if document not in known), None):
-                raise ValueError(
-                    f"relevant_docs must name documents of the corpus, got {unknown!r} for query {query!r}"
-                )
+        wanted = {document for query in self.queries_ids for document in self.relevant_docs[query]}
+        if unknown := wanted - known:
+            some = f"{len(unknown)} of {len(wanted)}, such as {min(unknown, key=str)!r}"
+            if unknown == wanted:
+                raise ValueError(f"relevant_docs must name documents of the corpus, got {some}, that are not in it")
+            logger.warning("relevant_docs names documents that are not in the corpus and so cannot be found: %s", some)
         ks = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
         if not self.ndcg_at_k or min(self.corpus_chunk_size, *(k for at_k in ks for k in at_k)) < 1:
             raise ValueError(
@@ -142,17 +146,28 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
             corpus_model: Embeds the corpus instead of ``model``.
             corpus_embeddings: The corpus's embeddings (N, D) in its order, instead of embedding it.
         """
+        result = self.evaluate(model, corpus_model, corpus_embeddings, output_path)
+        return self.finish(result, output_path, epoch, steps)
+
+    def evaluate(
+        self,
+        model: Any,
+        corpus_model: Any = None,
+        corpus_embeddings: Any = None,
+        output_path: str | os.PathLike[str] | None = None,
+    ) -> Result:
+        """Return the metrics, and write the hits where asked for."""
         hits = self.search(model, corpus_model or model, corpus_embeddings)
         if output_path is not None and self.write_predictions:
             for function, found in hits.items():
                 self._write(Path(output_path), function, found)
-        return self.finish(self.result(hits), output_path, epoch, steps)
+        return self.result(hits)
 
     def search(self, model: Any, corpus_model: Any = None, corpus_embeddings: Any = None) -> dict[str, Neighbors]:
         """Return the best documents of each query by score function: scores, and row numbers of ``corpus_ids``."""
         functions = self.score_functions or _functions_of(model, self.main_score_function)
         k = max(k for at_k in self._all_ks() for k in at_k)
-        queries = self.embed_inputs(model, self.queries, QUERY, **self.query_prompts)  # (Q, D)
+        queries = self.embed_inputs(model, self.queries, QUERY, QUERY, **self.query_prompts)  # (Q, D)
         ranks = _string_ranks(self.corpus_ids)
         found: dict[str, Neighbors] = {}
         for rows, embeddings in self._chunks(corpus_model or model, ranks, corpus_embeddings):
@@ -173,7 +188,8 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
             order = np.argsort(ranks[start : start + len(ids)])
             if corpus_embeddings is None:
                 texts = [self.corpus[name] for name in ids]  # in the order of the mapping, which may read a file
-                embeddings = self.embed_inputs(model, [texts[row] for row in order], DOCUMENT, **self.corpus_prompts)
+                texts = [texts[row] for row in order]
+                embeddings = self.embed_inputs(model, texts, DOCUMENT, "corpus", **self.corpus_prompts)
             else:
                 embeddings = torch.as_tensor(corpus_embeddings[start : start + len(ids)])[torch.from_numpy(order)]
             yield start + order, embeddings

@@ -70,7 +70,7 @@ def best_accuracy(scores: ArrayLike, labels: ArrayLike) -> Accuracy:
     return Accuracy(float(accuracies[best]), _threshold(scores, int(cuts[best])))
 
 
-def best_f1(scores: ArrayLike, labels: ArrayLike) -> F1:
+def best_f1(scores: ArrayLike, labels: ArrayLike, num_positives: int | None = None) -> F1:
     """Return the threshold of greatest F1, the greatest such threshold; all are 0 where no label is positive.
 
     A threshold is midway between neighbouring scores, or the least score.
@@ -78,10 +78,11 @@ def best_f1(scores: ArrayLike, labels: ArrayLike) -> F1:
     Args:
         scores: N numbers, the greater the more positive; for distances their negatives.
         labels: N of 0 and 1.
+        num_positives: How many there are in all, where the N are not all examples.
     """
     scores, labels, cuts, positives = _cuts(scores, labels)
-    total = int(labels.sum())
-    if not total:
+    total = int(labels.sum()) if num_positives is None else num_positives
+    if not labels.any():
         return F1(0.0, 0.0, 0.0, 0.0)
     f1 = 2 * positives / (cuts + total)
     best = int(f1.argmax())
@@ -102,7 +103,7 @@ def _threshold(scores: NDArray[np.floating], cut: int) -> float:
     return float(scores[-1] if cut == len(scores) else (scores[cut - 1] + scores[cut]) / 2)
 
 
-def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
+def average_precision(labels: ArrayLike, scores: ArrayLike, num_positives: int | None = None) -> float:
     """Return the mean of the precisions at each positive; equal scores are one rank. 0 without positives.
 
         sum over thresholds t:   (recall[t] - recall[t - 1]) precision[t]
@@ -110,10 +111,11 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
     Args:
         labels: N of 0 and 1.
         scores: N numbers, the greater the more positive.
+        num_positives: How many there are in all, where the N are not all examples.
     """
     _, labels, cuts, positives = _cuts(scores, labels)
-    total = int(labels.sum())
-    if not total:
+    total = int(labels.sum()) if num_positives is None else num_positives
+    if not labels.any():
         return 0.0
     return float((np.diff(positives, prepend=0) / total * (positives / cuts)).sum())
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sbert_ray.embeddings import normalize_embeddings
 from sbert_ray.evaluation.encoding import EmbeddingEvaluator
-from sbert_ray.evaluation.evaluator import Result, check_lengths, file_name, similarity_names
+from sbert_ray.evaluation.evaluator import Result, check_lengths, chosen_similarities, file_name, similarity_names
 from sbert_ray.evaluation.metrics import pearson, spearman
 from sbert_ray.quantization import BINARY_PRECISIONS, PRECISIONS, quantize_embeddings, unsigned_bits
 from sbert_ray.similarity import SimilarityFunction
@@ -27,7 +27,7 @@ class EmbeddingSimilarityEvaluator(EmbeddingEvaluator):
         scores: N gold scores, on any scale.
         batch_size: Texts at a time, passed on to the model.
         main_similarity: Whose Spearman correlation is the primary metric; if None, the greatest one's.
-        similarity_fn_names: ``cosine``, ``dot``, ``euclidean``, ``manhattan``; the model's own if None.
+        similarity_fn_names: ``cosine``, ``dot``, ``euclidean``, ``manhattan``; if None, the main one, or the model's.
         name: Prefix of the metrics' names.
         show_progress_bar: Passed on to the model.
         write_csv: Whether to write a CSV file where a call gives a folder.
@@ -59,7 +59,7 @@ class EmbeddingSimilarityEvaluator(EmbeddingEvaluator):
         self.sentences1, self.sentences2, self.scores = sentences1, sentences2, scores
         self.batch_size = batch_size
         self.main_similarity = None if main_similarity is None else SimilarityFunction.name_of(main_similarity)
-        self.similarity_fn_names = similarity_names(similarity_fn_names, None) if similarity_fn_names else []
+        self.similarity_fn_names = chosen_similarities(similarity_fn_names, self.main_similarity)
         self.name = name
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv

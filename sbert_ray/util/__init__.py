@@ -6,7 +6,12 @@ from sbert_ray.full_name import fullname
 from sbert_ray.util.file_io import is_sentence_transformer_model
 from sbert_ray.util.logging import LoggingHandler
 from sbert_ray.util.quantization import quantize_embeddings
-from sbert_ray.util.retrieval import information_retrieval, semantic_search
+from sbert_ray.util.retrieval import (
+    information_retrieval,
+    paraphrase_mining,
+    paraphrase_mining_embeddings,
+    semantic_search,
+)
 from sbert_ray.util.similarity import (
     SimilarityFunction,
     cos_sim,
@@ -51,6 +56,8 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "paraphrase_mining",
+    "paraphrase_mining_embeddings",
     "pytorch_cos_sim",
     "quantize_embeddings",
     "select_max_active_dims",

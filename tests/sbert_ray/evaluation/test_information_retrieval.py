@@ -64,6 +64,13 @@ def test_chunks_change_nothing() -> None:
                 assert torch.equal(ids, found[0][function].ids)
 
 
+def test_documents_that_are_not_there_are_not_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    relevant = RELEVANT | {"q3": {"d1", "x9"}, "absent": {"d2"}}
+    theirs = peer.InformationRetrievalEvaluator(QUERIES, CORPUS, relevant)
+    assert_same(InformationRetrievalEvaluator(QUERIES, CORPUS, relevant), theirs, Texts(levels=1), tmp_path)
+    assert next(message for message in caplog.messages if "cannot be found" in message).endswith("such as 'x9'")
+
+
 def test_ties_go_by_id_as_strings() -> None:
     corpus = {str(number): "same" for number in range(25)}
     evaluator = InformationRetrievalEvaluator({"q": "same"}, corpus, {"q": {"3"}}, corpus_chunk_size=4, map_at_k=[12])
@@ -125,7 +132,7 @@ class Plain:
     ("data", "options", "message"),
     [
         ((QUERIES, CORPUS, {}), {}, "queries must have at least one with relevant documents"),
-        ((QUERIES, CORPUS, {"q1": {"d1", "x9"}}), {}, "must name documents of the corpus, got 'x9' for query 'q1'"),
+        ((QUERIES, CORPUS, {"q1": {1, 9}}), {}, "must name documents of the corpus, got 2 of 2, such as 1, that are"),
         (DATA, {"corpus_chunk_size": 0}, "corpus_chunk_size and every k must be positive"),
         (DATA, {"mrr_at_k": [0]}, "every k must be positive"),
         (DATA, {"ndcg_at_k": []}, "ndcg_at_k have one"),

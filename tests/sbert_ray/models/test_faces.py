@@ -47,14 +47,18 @@ def test_a_face_has_the_peers_names(face: str) -> None:
 
 PACKAGES = [
     "",
+    "evaluation",
     "quantization",
     "similarity_functions",
     *FACES_OF_MODULES,
     "sentence_transformer",
+    "sentence_transformer.evaluation",
     "sentence_transformer.model",
     "sparse_encoder",
+    "sparse_encoder.evaluation",
     "sparse_encoder.model",
     "cross_encoder",
+    "cross_encoder.evaluation",
     "cross_encoder.model",
     "util",
     "util.environment",
@@ -98,7 +102,6 @@ MISSING_MODULES: dict[str, str] = {
         for kind in ("sentence_transformer", "sparse_encoder", "cross_encoder")
         for name, reason in {
             "data_collator": TRAINING,
-            "evaluation": EVALUATION,
             "losses": LOSSES,
             "model_card": CARDS,
             "trainer": TRAINING,
@@ -130,7 +133,7 @@ MISSING_NAMES: dict[str, str] = {
     **dict.fromkeys(["cat_padded_token_embeddings", "stack_padded_token_embeddings"], MULTI_VECTOR),
     "repad_flattened_features": MULTI_VECTOR,
     "mine_hard_negatives": MINING,
-    **dict.fromkeys(["community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"], MINING),
+    "community_detection": MINING,
     "export_optimized_onnx_model": BACKENDS,
     "export_dynamic_quantized_onnx_model": BACKENDS,
     "export_static_quantized_openvino_model": BACKENDS,
