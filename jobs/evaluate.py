@@ -17,7 +17,7 @@ from actors.retrieval import RetrievalEvaluator
 from jobs.cluster import Cpus, Gpus
 from jobs.embed import EmbedJob
 from jobs.evaluation import Evaluation, Findings, looked_through
-from jobs.evaluation_tasks import TASKS, Columns, check_options, chosen_columns, chosen_roles
+from jobs.evaluation_tasks import KINDS, TASKS, Columns, check_options, chosen_columns, chosen_roles, saved_as
 from jobs.job import Job, as_tuple
 from jobs.model_job import ModelJob
 from jobs.rerank import RerankJob
@@ -26,10 +26,7 @@ from jobs.unit_job import Location, UnitJob
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.examples import Chosen, Examples
 from sbert_ray.models.checkpoint import CheckpointInfo
-from sbert_ray.models.layout import stored_type
-from sbert_ray.modules.configs import is_classifier, read_json
 
-KINDS = {"SentenceTransformer": DENSE, "SparseEncoder": SPARSE, "CrossEncoder": CROSS_ENCODER}
 OF_MODEL = ("revision", "dtype", "max_seq_length", "trust_remote_code", "local_files_only")
 OF_WORK = (
     "num_workers",
@@ -165,11 +162,7 @@ class EvaluateJob(Job):
             counts=counts,
             num_rows=num_texts,
             model=self._side.describe_model() | {"kind": self._kind},
-            prompts={
-                "query": self.query_prompt,
-                "document": self.document_prompt,
-                "other": self._side.resolved_prompt,
-            },
+            prompts={**self._prompts, "other": self._side.resolved_prompt},
             evaluator=partial(self._model_evaluator, tables),
         )
 
@@ -202,13 +195,7 @@ class EvaluateJob(Job):
         """The type of model."""
         if self.kind is not None:
             return self.kind
-        folder = self._embed_job(kind=DENSE).checkpoint.folder
-        if (folder / "modules.json").exists():
-            stored = stored_type(folder)
-        else:
-            config = folder / "config.json"
-            names = read_json(config).get("architectures") if config.exists() else None
-            stored = "CrossEncoder" if is_classifier(names) else "SentenceTransformer"
+        stored = saved_as(self._embed_job(kind=DENSE).checkpoint.folder)
         if stored not in KINDS:
             raise InputError(f"--model: {self.model} is a {stored}, which is not evaluated here; see --kind")
         return KINDS[stored]
@@ -254,16 +241,20 @@ class EvaluateJob(Job):
         chosen |= {"kind": self._kind, "model_revision": side.checkpoint.revision, "prompt": side.resolved_prompt}
         chosen |= {name: getattr(self, name) for name in ("dtype", "max_seq_length")}
         if self.teacher:
+            _ = self._teacher_side.checkpoint_info  # a bad one fails here
             chosen["teacher_revision"] = self._teacher_side.checkpoint.revision
         return chosen
 
     @cached_property
     def _teacher_side(self) -> EmbedJob:
-        side = EmbedJob(**{**self._side_options, "model": self.teacher, "revision": None, "kind": self._kind})
-        _ = side.checkpoint_info  # a bad one fails here
-        return side
+        return EmbedJob(**{**self._side_options, "model": self.teacher, "revision": None, "kind": self._kind})
 
     # The workers
+
+    @property
+    def _prompts(self) -> dict[str, str]:
+        given = {"query": self.query_prompt, "document": self.document_prompt}
+        return {name: prompt for name, prompt in given.items() if prompt is not None}
 
     def _table(self, name: str) -> Examples:
         roles = chosen_roles(self.task, name, self.chosen, self._kind)
@@ -281,10 +272,9 @@ class EvaluateJob(Job):
         return partial(RetrievalEvaluator, measures, queries, corpus, found.relevant)
 
     def _model_evaluator(self, tables: Mapping[str, Examples], options: PoolOptions) -> Callable[[], Any]:
-        given = {"query": self.query_prompt, "document": self.document_prompt}
         subject = Subject(
             config=ModelConfig(**self._side.worker_config(options)),
-            prompts={name: prompt for name, prompt in given.items() if prompt is not None},
+            prompts=self._prompts,
             max_active_dims=self.max_active_dims,
             teacher=ModelConfig(**self._teacher_side.worker_config(options)) if self.teacher else None,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator
@@ -10,10 +11,13 @@ from actors.evaluator import CROSS_ENCODER, DENSE, SPARSE
 from jobs.job import as_tuple
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.examples import Chosen, Role
+from sbert_ray.models.layout import stored_type
+from sbert_ray.modules.configs import is_classifier, read_json
 
 if TYPE_CHECKING:
     from jobs.evaluate import EvaluateJob
 
+KINDS = {"SentenceTransformer": DENSE, "SparseEncoder": SPARSE, "CrossEncoder": CROSS_ENCODER}
 EMBEDDING = (DENSE, SPARSE)
 SEVERAL = 1000
 ALL = (DENSE, SPARSE, CROSS_ENCODER)
@@ -93,6 +97,15 @@ TASKS: Mapping[str, Task] = {
     "translation": Task({"input": SIDES}),
     "mse": Task({"input": SIDES}),
 }
+
+
+def saved_as(folder: Path) -> str:
+    """Return the type of model that a checkpoint is: of plain ones, those that classify are cross-encoders."""
+    if (folder / "modules.json").exists():
+        return stored_type(folder)
+    config = folder / "config.json"
+    names = read_json(config).get("architectures") if config.exists() else None
+    return "CrossEncoder" if is_classifier(names) else "SentenceTransformer"
 
 
 def as_pairs(value: object) -> object:
