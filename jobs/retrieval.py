@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.embed import EmbedJob
 from jobs.evaluation_tasks import TASKS
 from sbert_ray.data.embedded import Embedded, check_same
-from sbert_ray.data.errors import InputError
+from sbert_ray.data.errors import InputError, PlanChangedError
 from sbert_ray.data.examples import Chosen, Examples
 from sbert_ray.data.storage import Storage, redacted
 
@@ -163,14 +163,27 @@ class Retrieval:
                 )
 
     def write_queries(self, output: str) -> None:
-        """Write the judged queries to the output, for the job that embeds them."""
+        """Write the judged queries to the output, for the job that embeds them.
+
+        Raises:
+            PlanChangedError: if an earlier run has written others, which may be embedded already.
+        """
         if self.queries is None:
             return
         columns = {self.query_id: list(self.queries), self._query_text: list(self.queries.values())}
         schema = pa.schema([(self.query_id, pa.string()), (self._query_text, pa.large_string())])
+        table = pa.table(columns, schema=schema)
+        storage = Storage(output)
+        if storage.exists(JUDGED):
+            if pq.read_table(io.BytesIO(storage.read(JUDGED))).equals(table):
+                return
+            raise PlanChangedError(
+                f"{redacted(storage.locate(JUDGED))} has other queries than are judged now; give a new output, or run"
+                " again as before"
+            )
         stream = io.BytesIO()
-        pq.write_table(pa.table(columns, schema=schema), stream)
-        Storage(output).write(JUDGED, stream.getvalue())
+        pq.write_table(table, stream)
+        storage.write(JUDGED, stream.getvalue())
 
     def embedding_jobs(self, job: RetrievalOptions, make: Callable[..., EmbedJob]) -> list[EmbedJob]:
         """Return the jobs that embed what has no embeddings yet.

@@ -195,6 +195,17 @@ def test_a_rerun_embeds_nothing_again(tables: Path, tiny_checkpoint: Path, comma
 
 
 @pytest.mark.usefixtures("in_process")
+def test_other_queries_need_another_output(tables: Path, tiny_checkpoint: Path, command: Command) -> None:
+    assert command(EvaluateJob.main, of_retrieval(tables, tiny_checkpoint)).code == 0
+    (tables / "out/metrics.json").unlink()
+    before = (tables / "out/queries/judged.parquet").read_bytes()
+    outcome = command(EvaluateJob.main, of_retrieval(tables, tiny_checkpoint, limit=3))
+    assert outcome.code == 2
+    assert re.search("judged.parquet has other queries than are judged now; give a new output", outcome.err)
+    assert (tables / "out/queries/judged.parquet").read_bytes() == before
+
+
+@pytest.mark.usefixtures("in_process")
 def test_embeddings_are_made_once_and_evaluated_often(tables: Path, tiny_checkpoint: Path, command: Command) -> None:
     assert command(EvaluateJob.main, of_retrieval(tables, tiny_checkpoint)).code == 0
     given = {name: tables / "out" / name for name in ("query_embeddings", "corpus_embeddings")}
