@@ -108,8 +108,13 @@ class Pool:
         """Rows of unfinished units that are computed already, as of the last signs of life."""
         return sum(member.rows for member in self._crew.members if member.running)
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: Any, on_tick: Callable[[], None] = lambda: None) -> Any:
         """Run ``method`` of one worker and return what it returns.
+
+        Args:
+            method: its name.
+            args: what it is given; between the first and the others comes what reports progress.
+            on_tick: called now and then while it runs, so that the caller can show progress.
 
         Raises:
             UnitFailedError: if it fails for a reason that does not pass.
@@ -122,6 +127,7 @@ class Pool:
             for _ in self._collect():
                 raise AssertionError("a call has finished a unit")
             self._crew.watch()
+            on_tick()
         return work.result
 
     def run(self, units: Iterable[Unit]) -> Iterator[Done | None]:

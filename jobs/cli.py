@@ -7,6 +7,7 @@ from typing import NoReturn
 JOBS = {
     "embed": ("jobs.embed", "EmbedJob", "embed the texts or images of a dataset with a dense or sparse model"),
     "rerank": ("jobs.rerank", "RerankJob", "score and rank candidates (query, document) with a cross-encoder"),
+    "evaluate": ("jobs.evaluate", "EvaluateJob", "evaluate a model, or embeddings, on a dataset"),
     "verify": ("jobs.verify", "VerifyJob", "prove that an output is whole: each input row exactly once"),
 }
 

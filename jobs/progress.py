@@ -47,30 +47,30 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, rows: int, tokens: int, note: str = "") -> None:
+    def show(self, rows: int, tokens: int | None, note: str = "") -> None:
         """Show the state.
 
         Args:
             rows: rows that are done, those of earlier runs included.
-            tokens: tokens that this run has done.
+            tokens: tokens that this run has done; None where they are not counted.
             note: anything else.
         """
         now = time.monotonic()
         if self._first is None and rows > self.resumed:
             self._first = now, rows
         seconds = now - self._first[0] if self._first is not None else 0.0
-        rate = tokens / seconds if seconds > 0 else 0.0
+        rate = None if tokens is None else tokens / seconds if seconds > 0 else 0.0
         self.rows = rows
         if self._bar is not None:
             self._bar.total = max(self.total, rows)
-            self._bar.set_postfix_str(" ".join(filter(None, [f"{rate:,.0f} tokens/s", note])), refresh=False)
+            self._bar.set_postfix_str(" ".join(filter(None, [_speed(rate), note])), refresh=False)
             self._bar.n = rows
             self._bar.refresh()
         elif now - self._logged >= LOG_SECONDS:
             self._logged = now
             logger.info("%s", self.line(now, rate, note))
 
-    def line(self, now: float, tokens_per_second: float, note: str) -> str:
+    def line(self, now: float, tokens_per_second: float | None, note: str) -> str:
         """Return the state as one line."""
         begun, first_rows = self._first or (now, 0)
         speed = (self.rows - first_rows) / (now - begun) if now > begun else 0.0
@@ -78,9 +78,13 @@ class Progress:
         parts = [
             f"{self.label} {self.rows:,} of {'' if self.exact else 'about '}{self.total:,} rows",
             f"{speed:,.0f} rows/s",
-            f"{tokens_per_second:,.0f} tokens/s",
+            _speed(tokens_per_second),
             f"{max(left, 0.0):,.0f} s left" if left is not None else "starting",
             f"{self.resumed:,} from earlier runs" if self.resumed else "",
             note,
         ]
         return ", ".join(filter(None, parts))
+
+
+def _speed(tokens_per_second: float | None) -> str:
+    return "" if tokens_per_second is None else f"{tokens_per_second:,.0f} tokens/s"

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import signal
-import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +11,12 @@ from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
 import fsspec
-import ray
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from actors.errors import PoolError
 from actors.pool import Pool, PoolOptions
 from actors.worker import UnitWorker
-from jobs.job import EXIT_OK, Job, StoppedError, may_pass
+from jobs.cluster import Cpus, Gpus, pool_options, start_ray, stops_unwrapped
+from jobs.job import EXIT_OK, Job, may_pass
 from jobs.metrics import Metrics
 from jobs.progress import Progress
 from jobs.report import render_html
@@ -54,17 +51,6 @@ def absolute(url: str) -> str:
 
 
 Location = Annotated[str, AfterValidator(absolute)]
-
-
-def part_or_whole(count: float) -> float:
-    """Return a number of GPUs as it is.
-
-    Raises:
-        ValueError: if it is more than one and no whole number, which Ray cannot give.
-    """
-    if count > 1 and not count.is_integer():
-        raise ValueError("must be at most 1, or a whole number")
-    return count
 
 
 def check_protocol(url: str) -> None:
@@ -104,10 +90,10 @@ class UnitJob(Job):
     num_workers: PositiveInt | None = Field(
         default=None, description="actors, each with a model; none: one per GPU of the cluster, or else one per CPU"
     )
-    num_gpus_per_worker: Annotated[NonNegativeFloat, AfterValidator(part_or_whole)] | None = Field(
+    num_gpus_per_worker: Gpus | None = Field(
         default=None, description="GPUs of each worker, a fraction shares one; none: 1 where the cluster has GPUs"
     )
-    num_cpus_per_worker: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    num_cpus_per_worker: Cpus | None = Field(
         default=None,
         description="CPUs, and so threads, of each worker; none: 1, and with GPUs as many threads as CPUs for each GPU",
     )
@@ -197,7 +183,7 @@ class UnitJob(Job):
             if storage.exists(manifest.SUCCESS):
                 logger.info("all %d units were done by earlier runs; nothing is left to do", num_units)
                 return EXIT_OK
-            with self._reported(run), _stops_unwrapped():
+            with self._reported(run), stops_unwrapped():
                 self._work(run)
                 manifest.clean()  # what killed workers have left
                 self._write_report(run, "complete", None)
@@ -209,8 +195,8 @@ class UnitJob(Job):
     def _work(self, run: Run) -> None:
         if run.manifest.num_done == run.manifest.plan.num_units:
             return
-        _start_ray(self.ray_address)
-        options = self._pool_options(run)
+        start_ray(self.ray_address)
+        options = pool_options(self, run.manifest.plan.num_units - run.manifest.num_done)
         run.totals.num_workers = options.num_workers
         total = _expected_rows(run.dataset, self.limit)
         exact = run.dataset.num_rows is not None or self.limit is not None
@@ -275,24 +261,6 @@ class UnitJob(Job):
                 " with a higher --max-bad-rows to leave them out."
             )
 
-    def _pool_options(self, run: Run) -> PoolOptions:
-        resources = ray.cluster_resources()
-        num_gpus = self.num_gpus_per_worker
-        if num_gpus is None:
-            num_gpus = 1.0 if resources.get("GPU", 0) >= 1 else 0.0
-        num_cpus = self.num_cpus_per_worker or 1.0
-        each, total = ("GPU", num_gpus) if num_gpus else ("CPU", num_cpus)
-        fitting = max(int(resources.get(each, 0) / total), 1)
-        left = run.manifest.plan.num_units - run.manifest.num_done
-        return PoolOptions(
-            num_workers=min(self.num_workers or fitting, left),
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            num_threads=_share_of_cpus(num_gpus) if num_gpus and self.num_cpus_per_worker is None else None,
-            hang_seconds=self.hang_seconds,
-            max_attempts=self.max_attempts,
-        )
-
     def _show_plan(self, dataset: Dataset, plan: Plan) -> None:
         rows = _expected_rows(dataset, self.limit)
         about = "" if dataset.num_rows is not None or self.limit is not None else "about "
@@ -352,46 +320,6 @@ class UnitJob(Job):
         report["bad_rows"]["folder"] = redacted(run.storage.locate("_quarantine"))
         run.storage.write("report.json", json.dumps(report, indent=1).encode())
         run.storage.write("report.html", render_html(report).encode())
-
-
-@contextmanager
-def _stops_unwrapped() -> Iterator[None]:
-    """Let a signal end the block as its handler wants; Ray's compiled code may hide that within an error of its own."""
-    try:
-        yield
-    except SystemError as error:
-        if isinstance(error.__cause__, StoppedError):
-            raise error.__cause__ from None
-        raise
-
-
-def _start_ray(address: str | None) -> None:
-    if ray.is_initialized():
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    on_stop = signal.getsignal(signal.SIGTERM)
-    dashboard = False if address == "local" else None
-    # "local" is not whatever cluster happens to run here, nor one that has ended and left its address behind.
-    try:
-        ray.init(address=address, logging_level=logging.WARNING, include_dashboard=dashboard)
-    except ValueError as error:
-        raise InputError(f"cannot use Ray at {address!r}: {error}; see --ray-address") from error
-    except StoppedError:
-        raise
-    except RuntimeError as error:  # a head that restarts, a machine that is overloaded, or a cluster of another version
-        raise PoolError(f"cannot use Ray at {address!r}: {error}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_stop)  # Ray's own handler exits with another code
-
-
-def _share_of_cpus(num_gpus: float) -> int:
-    """Return the CPUs that belong to so many GPUs, on the node that has the fewest for each.
-
-    They are not reserved, since then a driver that holds one would keep the last worker from its node.
-    """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]
-    share = min((resources.get("CPU", 0.0) / resources["GPU"] for resources in nodes), default=0.0)
-    return max(int(share * num_gpus), 1)
 
 
 def _expected_rows(dataset: Dataset, limit: int | None) -> int:

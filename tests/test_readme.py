@@ -1,24 +1,27 @@
 """What the documentation says is so."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from jobs.embed import EmbedJob
+from jobs.evaluate import EvaluateJob
+from jobs.job import Job
 from jobs.rerank import RerankJob
-from jobs.unit_job import UnitJob
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 README = (ROOT / "README.md").read_text()
+EVALUATION = (ROOT / "docs/evaluate.md").read_text()
 
 
 def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def option_table(job: type[UnitJob]) -> str:
+def option_table(job: type[Job]) -> str:
     """Return the options of a job as its page has them."""
     lines = ["| option | default | what |", "|---|---|---|"]
     for name, field in job.model_fields.items():
@@ -33,7 +36,7 @@ def shown(default: object) -> str:
     return f"`{' '.join(default) if isinstance(default, tuple) else default}`"
 
 
-@pytest.mark.parametrize("job", [EmbedJob, RerankJob])
+@pytest.mark.parametrize("job", [EmbedJob, RerankJob, EvaluateJob])
 def test_option_table_is_that_of_the_job(job):
     page = ROOT / "docs" / f"{job.command}.md"
     table = page.read_text().partition("<!-- options: tests/test_readme.py checks them -->\n")[2]
@@ -50,6 +53,18 @@ def test_config_in_the_readme_is_valid(tmp_path):
     path = tmp_path / "embed.yaml"
     path.write_text(blocks("yaml")[0])
     assert EmbedJob.from_argv(["--config", str(path)]).num_workers == 8
+
+
+def test_config_in_the_page_of_evaluation_is_valid(tmp_path):
+    path = tmp_path / "evaluate.yaml"
+    path.write_text(blocks("yaml", EVALUATION)[0])
+    job = EvaluateJob.from_argv(["--config", str(path)])
+    assert job.chosen == {"corpus_text": ["title", "text"], "corpus_id": ["doi"]}
+
+
+@pytest.mark.parametrize("line", [part for part in blocks("bash", EVALUATION) if "sbert-ray evaluate" in part])
+def test_commands_in_the_page_of_evaluation_are_valid(line):
+    EvaluateJob.from_argv(shlex.split(line.replace("\\\n", " "))[2:])
 
 
 def test_quickstart_prints_what_it_says(capsys):

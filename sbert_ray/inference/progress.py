@@ -4,10 +4,23 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm.auto import tqdm
 
 logger = logging.getLogger("sbert_ray")
+
+_listener: ContextVar[Callable[[int], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def told_of_batches(listener: Callable[[int], None]) -> Iterator[None]:
+    """Call ``listener`` with the rows of each batch that models compute within the block, whoever asks them to."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
 
 
 @contextmanager
@@ -15,8 +28,15 @@ def progress_bar(num_rows: int, show: bool | None) -> Iterator[Callable[[int], N
     """Give a function that is called with the rows of each batch; None shows the bar where INFO is logged."""
     if show is None:
         show = logger.isEnabledFor(logging.INFO)
+    listener = _listener.get()
     with tqdm(total=num_rows, desc="Texts", unit="text", disable=not show) as bar:
-        yield lambda rows: bar.update(rows) and None
+
+        def on_batch(rows: int) -> None:
+            bar.update(rows)
+            if listener is not None:
+                listener(rows)
+
+        yield on_batch
 
 
 class LoggingHandler(logging.StreamHandler["_AboveBars"]):

@@ -295,7 +295,9 @@ def test_workers_that_cannot_be_placed_are_reported(tmp_path: Path) -> None:
 
 def test_one_worker_can_be_called(tmp_path: Path) -> None:
     with Pool(partial(Worker, tmp_path), PoolOptions(num_workers=1)) as pool:
-        assert pool.call("greet", "you") == "hello you"
+        ticks: list[None] = []
+        assert pool.call("greet", "you", on_tick=lambda: ticks.append(None)) == "hello you"
+        assert ticks
         with pytest.raises(UnitFailedError, match="missing failed: AttributeError"):
             pool.call("missing", "you")
 

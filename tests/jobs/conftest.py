@@ -42,6 +42,6 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("Ray must not start")
 
-    monkeypatch.setattr("jobs.unit_job._start_ray", refuse)
+    monkeypatch.setattr("jobs.unit_job.start_ray", refuse)
     monkeypatch.setattr("jobs.unit_job.Pool", refuse)
     monkeypatch.setattr("ray.init", refuse)

@@ -20,8 +20,9 @@ def test_help_lists_the_jobs(command: Command, monkeypatch: pytest.MonkeyPatch, 
     outcome = command(main)
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith("usage: sbert-ray JOB [--config FILE] [--option VALUE ...]\n\n  embed ")
+    width = max(map(len, JOBS))
     for name, (_, _, what) in JOBS.items():
-        assert f"  {name:<6}  {what}\n" in outcome.out
+        assert f"  {name:<{width}}  {what}\n" in outcome.out
 
 
 def test_an_unknown_job_is_refused_with_the_known_ones(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +30,7 @@ def test_an_unknown_job_is_refused_with_the_known_ones(command: Command, monkeyp
     outcome = command(main)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("unknown job 'embbed'\nusage: sbert-ray JOB")
-    assert "  embed   embed the texts" in outcome.err
+    assert "  embed     embed the texts" in outcome.err
 
 
 def test_the_first_argument_names_the_job(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ import ray
 
 from actors.errors import PoolError
 from actors.pool import PoolOptions
+from jobs.cluster import start_ray
 from jobs.job import EXIT_FATAL, EXIT_RETRYABLE, StoppedError
-from jobs.unit_job import _start_ray
 from sbert_ray.data.dataset import RowReader
 from sbert_ray.data.errors import InputError, PlanChangedError
 from sbert_ray.data.verify import verify
@@ -277,7 +277,7 @@ def test_a_ray_that_does_not_start_is_told(
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(kind, match=message):
-        _start_ray("nonsense")
+        start_ray("nonsense")
 
 
 def test_workers_that_write_to_another_disk_are_found_out(tmp_path: Path, corpus: Path) -> None:

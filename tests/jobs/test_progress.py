@@ -47,6 +47,14 @@ def test_a_log_gets_a_line_now_and_then(clock: Clock, caplog: pytest.LogCaptureF
     ]
 
 
+def test_tokens_are_left_out_where_they_are_not_counted(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    with Progress("evaluate", total=100, resumed=0, exact=False) as shown:
+        for second in range(12):
+            clock.now = 1000.0 + second
+            shown.show(rows=5 * second, tokens=None)
+    assert messages(caplog) == ["evaluate 50 of about 100 rows, 5 rows/s, 10 s left"]
+
+
 def test_a_patient_log_gets_fewer_lines(
     clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,13 +1,13 @@
 """How many workers a job has where nobody says, and with how many threads."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 
 from actors.pool import PoolOptions
+from jobs.cluster import pool_options
 from jobs.embed import EmbedJob
 from tests.jobs.toy import ToyJob
 
@@ -25,8 +25,7 @@ def options_on(
     listed = [{"Alive": True, "Resources": node} for node in nodes]
     monkeypatch.setattr(ray, "nodes", lambda: [*listed, {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 8.0}}])
     job = ToyJob(input="/in", output="/out", notes="/notes", **options)
-    manifest = SimpleNamespace(num_done=0, plan=SimpleNamespace(num_units=num_units))
-    return job._pool_options(SimpleNamespace(manifest=manifest))  # type: ignore[arg-type]
+    return pool_options(job, num_units)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Logging beside progress bars."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
 
+import sbert_ray
 from sbert_ray import LoggingHandler
+from sbert_ray.inference.progress import told_of_batches
 
 
 @pytest.fixture
@@ -46,3 +49,22 @@ def test_a_record_that_cannot_be_formatted_stops_nobody(
 ) -> None:
     logger.info("%d rows", "three")
     assert "--- Logging error ---" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["SentenceTransformer", "SparseEncoder", "CrossEncoder"])
+def test_a_listener_is_told_of_batches(
+    kind: str, tiny_checkpoint: Path, tiny_splade: Path, tiny_cross_encoder: Path
+) -> None:
+    folders = {"SentenceTransformer": tiny_checkpoint, "SparseEncoder": tiny_splade, "CrossEncoder": tiny_cross_encoder}
+    model = getattr(sbert_ray, kind)(str(folders[kind]), device="cpu")
+    texts = ["the cat", "a dog ran", "red"]
+    rows: list[int] = []
+    with told_of_batches(rows.append):
+        if kind == "CrossEncoder":
+            model.predict([(text, text) for text in texts])
+        else:
+            model.encode(texts)
+    assert sum(rows) == 3
+    if kind != "CrossEncoder":
+        model.encode(texts)  # of which nobody is told
+    assert sum(rows) == 3
