@@ -1,6 +1,6 @@
 """Renews benchmarks/RESULTS.md: all benchmarks of the engine, one after the other.
 
-It takes about 20 minutes of one core, if benchmarks/peers.sh has installed all peers.
+It takes about 45 minutes of one core, if benchmarks/peers.sh has installed all peers.
 
     python -m benchmarks.results
     python -m benchmarks.results --only rerank --precision float32 int8
@@ -18,6 +18,7 @@ RUNS = [
     ("encode", "--texts short mixed long short:200 --profile"),
     ("rerank", "--passages short long --profile"),
     ("sparse", "--texts short long --sizes tiny mini --profile"),
+    ("losses", ""),
 ]
 """Benchmarks and their options."""
 
@@ -31,7 +32,11 @@ def commands(only: Sequence[str] | None, precision: Sequence[str], rounds: int) 
         rounds: Of each.
     """
     return [
-        ["-m", f"benchmarks.{name}", *options.split(), "--precision", *precision, f"--rounds={rounds}", "--markdown"]
+        [
+            *("-m", f"benchmarks.{name}", *options.split()),
+            *(() if name == "losses" else ("--precision", *precision)),  # which are in float32
+            *(f"--rounds={rounds}", "--markdown"),
+        ]
         for name, options in RUNS
         if not only or name in only
     ]

@@ -109,6 +109,11 @@ def test_texts_are_asked_for_by_kind_and_count():
             ["Rerank: 2 x 5 short passages, all at once", "Rerank: 2 x 5 short passages, query by query"],
         ),
         ("sparse", "--texts short --count 12 --sizes tiny", ["SPLADE tiny: 12 short texts"]),
+        (
+            "losses",
+            "--losses gist cosent --texts short short --batch-size 6",
+            ["Loss gist: 6 pairs of short and short texts", "Loss cosent: 6 pairs of short and short texts"],
+        ),
     ],
 )
 def test_a_benchmark_measures_and_agrees(name, options, titles, tmp_path):
