@@ -12,7 +12,7 @@ import torch
 from sbert_ray.losses import MultipleNegativesRankingLoss
 from sbert_ray.losses.gathered import join_batches
 from tests.sbert_ray.losses.cases import CASES, Case, Toy
-from tests.sbert_ray.losses.workers import SIZE, value_and_gradients
+from tests.sbert_ray.losses.workers import FLAGGED, SIZE, value_and_gradients
 
 ROOT = Path(__file__).parents[3]
 
@@ -51,6 +51,14 @@ def test_workers_that_gather_see_more_negatives(workers) -> None:
     alone = [case.loss(Toy())(case.features(SIZE, first, first + share)).item() for first in range(0, SIZE, share)]
     whole = case.loss(Toy())(case.features(SIZE)).item()
     assert abs(sum(alone) / len(alone) - whole) > 0.1
+
+
+def test_each_worker_has_the_share_that_the_peer_gives_it(workers) -> None:
+    for worker in workers:
+        ours, theirs = worker["compared"][::2], worker["compared"][1::2]
+        assert len(ours) == len(FLAGGED)
+        for mine, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(mine, other)
 
 
 def test_one_process_gathers_nothing() -> None:

@@ -2,13 +2,17 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from sbert_ray import losses
 from sbert_ray.losses import CachedLoss, GatheredLoss, Loss
+from sbert_ray.losses.contrastive import DIRECTIONS
 from tests.sbert_ray.losses.cases import CASES, Toy
+from tests.sbert_ray.losses.compare import columns_of
 
 SIZE = 12
 """Rows of the joint batch."""
@@ -24,10 +28,39 @@ def value_and_gradients(loss: Loss, model: torch.nn.Module, features, targets) -
     }
 
 
+FLAGGED = [
+    ("MultipleNegativesRankingLoss", {}),
+    ("MultipleNegativesRankingLoss", {"directions": DIRECTIONS}),
+    ("CachedMultipleNegativesRankingLoss", {"mini_batch_size": 3}),
+    ("SparseMultipleNegativesRankingLoss", {}),
+]
+"""Losses that gather by an option of their own, as the peer's do."""
+
+
+def compared(rank: int, share: int) -> list[list[torch.Tensor]]:
+    """For each of `FLAGGED` the value and the gradients of this worker's embeddings, ours and then the peer's."""
+    import sentence_transformers.sentence_transformer.losses as dense
+    import sentence_transformers.sparse_encoder.losses as sparse
+
+    found = []
+    for name, options in FLAGGED:
+        peer = sparse if name.startswith("Sparse") else dense
+        # The peer's cached one has no other way to take embeddings than a whole model.
+        peer_name, peer_options = name.removeprefix("Cached"), {k: v for k, v in options.items() if "mini" not in k}
+        for module, called, given in ((losses, name, options), (peer, peer_name, peer_options)):
+            columns = [column[rank * share : (rank + 1) * share] for column in columns_of(3, SIZE, 6)]
+            columns = [column.requires_grad_() for column in columns]
+            loss = getattr(module, called)(None, gather_across_devices=True, **given)
+            value = loss.compute_loss_from_embeddings(columns, None)
+            value.backward()
+            found.append([value.detach(), *(column.grad for column in columns)])
+    return found
+
+
 def main(rank: int, world_size: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=world_size)
     share = SIZE // world_size
-    found = {}
+    found: dict[Any, Any] = {}
     for case in CASES:
         for is_cached in (False, True):
             model = DistributedDataParallel(Toy())
@@ -35,6 +68,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
             loss = CachedLoss(model, loss, mini_batch_size=3) if is_cached else loss
             rows = (SIZE, rank * share, (rank + 1) * share)
             found[case.name, is_cached] = value_and_gradients(loss, model, case.features(*rows), case.targets(*rows))
+    found["compared"] = compared(rank, share)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
