@@ -195,7 +195,8 @@ def _summed(values: Sequence[Any]) -> Any:
 
 
 def _device(features: Features) -> torch.device:
-    return next((v.device for v in features.values() if isinstance(v, Tensor)), torch.device("cpu"))
+    tensors = (value for name, value in features.items() if isinstance(value, Tensor) and name != "prompt_length")
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
 
 def _without_sync(model: nn.Module) -> AbstractContextManager[None]:

@@ -140,11 +140,9 @@ def num_rows(features: Features) -> int:
 
 def _alike(features: Sequence[Features]) -> list[list[int]]:
     """Return which columns may share a forward pass: those with the same names, labels and length of the prompt."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for column, found in enumerate(features):
-        groups.setdefault((tuple(sorted(found)), tuple(_labels(found).items()), _prompt_length(found)), []).append(
-            column
-        )
+        groups.setdefault(repr((sorted(found), _labels(found), _prompt_length(found))), []).append(column)
     return list(groups.values())
 
 
@@ -169,10 +167,13 @@ def _is_text(features: Features) -> bool:
 
 def _packed_features(model: nn.Module, features: Features) -> Features | None:
     """Return what features of packed texts hold besides; None if the model takes them padded."""
-    asked = getattr(getattr(model, "module", model), "packed_features", None)  # DDP's wrapper has it in `module`
-    if asked is None or not _is_text(features) or bool((features["attention_mask"].sum(1) == 0).any()):
+    inner: Any = getattr(model, "module", model)  # DistributedDataParallel's wrapper has it there
+    is_compiled = hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None
+    if is_compiled or not hasattr(inner, "packed_features") or not _is_text(features):
+        return None  # every packing would be compiled anew
+    if bool((features["attention_mask"].sum(1) == 0).any()):
         return None  # texts without a single token cannot be told apart where there is no padding
-    found: Features | None = asked(_labels(features))
+    found: Features | None = inner.packed_features(_labels(features))
     return found
 
 

@@ -138,7 +138,7 @@ class Model(nn.Sequential):
         """Return the modules that a batch with these labels passes through."""
         chain = list(self)
         while isinstance(chain[0], Router) and "modality" in labels:
-            route = chain[0].route(labels["task"], labels["modality"])
+            route = chain[0].route(labels.get("task"), labels["modality"])
             chain[:1] = chain[0].routes[route]
         return chain
 
