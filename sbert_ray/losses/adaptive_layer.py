@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.columns import read
-from sbert_ray.losses.loss import Loss, Value, components, scaled, summed
+from sbert_ray.losses.gathered import shared_draw
+from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.matryoshka import MatryoshkaLoss
+from sbert_ray.losses.values import Value, components, scaled, summed
 from sbert_ray.losses.wrapper import WrapperLoss, check_embeds_with_model
+from sbert_ray.modules import Transformer, WeightedLayerPooling
 
 LayerWeighting = Literal["uniform", "log", "linear"] | Callable[[int], float]
 
@@ -70,6 +73,8 @@ class AdaptiveLayerLoss(WrapperLoss):
     ) -> None:
         super().__init__(model, loss)
         check_embeds_with_model(self)
+        if model is not None:
+            _check_modules(model)
         if loss.mini_batches is not None:
             kind = type(loss).__name__
             raise ValueError(
@@ -117,7 +122,7 @@ class AdaptiveLayerLoss(WrapperLoss):
         prior = range(len(states) - 1)
         if not 0 < self.n_layers_per_step < len(prior):
             return prior
-        return random.sample(prior, self.n_layers_per_step)
+        return shared_draw(random.sample(prior, self.n_layers_per_step), gather=self.gather_across_devices)
 
     def _weight(self, layer: int) -> float:
         weighting = self.layer_weighting
@@ -187,6 +192,24 @@ class Matryoshka2dLoss(AdaptiveLayerLoss):
         """Return the constructor's arguments, for model cards."""
         inner = self.loss.get_config_dict()
         return super().get_config_dict() | inner
+
+
+def _check_modules(model: nn.Module) -> None:
+    """Make sure that the modules after the transformer can be run for each layer.
+
+    Raises:
+        ValueError: They read all layers at once, or come after routes, or the first is no transformer that embeds.
+    """
+    modules = list(cast(nn.Module, getattr(model, "module", model)).children())
+    first = modules[0] if modules else None
+    if not isinstance(first, Transformer) or first.transformer_task != "feature-extraction":
+        task = f" for {first.transformer_task}" if isinstance(first, Transformer) else ""
+        raise ValueError(
+            "AdaptiveLayerLoss needs a model that begins with a transformer of several layers for feature-extraction,"
+            f" got {type(first).__name__}{task}"
+        )
+    if any(isinstance(module, WeightedLayerPooling) for module in modules):
+        raise ValueError("AdaptiveLayerLoss takes layer by layer, which a WeightedLayerPooling reads all at once")
 
 
 @contextmanager

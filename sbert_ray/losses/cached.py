@@ -11,19 +11,21 @@ References:
     Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, arXiv:2101.06983.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from sbert_ray.inference.prepared import Features, rows_of_width
 from sbert_ray.losses.columns import Columns, MiniBatches, Part, read
 from sbert_ray.losses.gathered import JointBatch
+from sbert_ray.losses.values import Value, components, from_components, summed
 
 
 class Cacheable(Protocol):
@@ -72,6 +74,25 @@ class _State:
 
 
 @dataclass(frozen=True)
+class _Gradients:
+    """The gradients of one component of a loss: in each column's embeddings, and in the loss's own weights."""
+
+    num_rows: int
+    """B"""
+    columns: list[Tensor | None]
+    """(B, D) each; None where it does not depend on a column."""
+    own: list[Tensor | None]
+
+    def add_rows(self, target: Tensor, rows: NDArray[np.int64], weight: Tensor) -> None:
+        """Add to ``target`` those of some of the N rows times a weight; column c's row b is c * B + b."""
+        column, row = np.divmod(rows, self.num_rows)
+        for place, gradient in enumerate(self.columns):
+            if gradient is not None and (is_here := column == place).any():
+                chosen, where = (torch.from_numpy(found).to(target.device) for found in (row[is_here], is_here))
+                target[where] += (weight * gradient[chosen]).to(target.dtype)
+
+
+@dataclass(frozen=True)
 class _Replay:
     """How the rows of a batch are embedded again."""
 
@@ -80,33 +101,56 @@ class _Replay:
     states: Sequence[_State]
     output: str
 
-    def backward(self, gradients: Tensor) -> None:
-        """Add to the weights' gradients what those of the rows' embeddings (N, D), in the order of the parts, give."""
-        starts = torch.tensor([0, *(len(part.rows) for part in self.parts)]).cumsum(0).tolist()
-        for place, (part, state) in enumerate(zip(self.parts, self.states, strict=True)):
-            is_last = place == len(self.parts) - 1
-            with torch.enable_grad(), nullcontext() if is_last else _without_sync(self.model), state.again():
-                embeddings = read(self.model(part.features), self.output)
-                if embeddings.requires_grad:  # a model without trainable weights has nothing to pass on to
-                    embeddings.backward(gradients[starts[place] : starts[place + 1]])
+    def backward(self, gradients: Sequence[_Gradients], weights: Sequence[Tensor]) -> None:
+        """Add to the weights' gradients what those of the embeddings give, each component times its weight.
+
+        Between workers, what is added last synchronizes: a part of each kind, as each may have weights of its own, in
+        one backward pass.
+        """
+        last = {part.kind: place for place, part in enumerate(self.parts)}.values()
+        must_sync = _learns_from_first_pass(self.model)
+        for place in range(len(self.parts)):
+            if place not in last:
+                with nullcontext() if must_sync else _without_sync(self.model):
+                    if (found := self._again(place, gradients, weights)) is not None:
+                        found[0].backward(found[1])
+                        must_sync = False
+        found_last = [self._again(place, gradients, weights) for place in last]
+        if pairs := [found for found in found_last if found is not None]:
+            torch.autograd.backward([embeddings for embeddings, _ in pairs], [gradient for _, gradient in pairs])
+
+    def _again(
+        self, place: int, gradients: Sequence[_Gradients], weights: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return a part's embeddings and their gradient; None where all weights are frozen."""
+        part = self.parts[place]
+        with torch.enable_grad(), self.states[place].again():
+            embeddings = read(self.model(part.features), self.output)
+        if not embeddings.requires_grad:
+            return None
+        gradient = torch.zeros_like(embeddings)
+        for found, weight in zip(gradients, weights, strict=True):
+            found.add_rows(gradient, part.rows, weight)
+        return embeddings, gradient
 
 
 class _Cached(torch.autograd.Function):
     """The components (K,) of a loss, whose backward pass is the replay."""
 
     @staticmethod
-    def forward(
-        ctx: Any, replay: _Replay, values: Tensor, gradients: Tensor, own: Sequence[Tensor], *_: Tensor
-    ) -> Tensor:
-        ctx.replay, ctx.gradients, ctx.own = replay, gradients, own
+    def forward(ctx: Any, replay: _Replay, values: Tensor, gradients: Sequence[_Gradients], *_: Tensor) -> Tensor:
+        ctx.replay, ctx.gradients = replay, gradients
         return values
 
     @staticmethod
     def backward(ctx: Any, *weights: Tensor) -> tuple[Tensor | None, ...]:
-        weight = weights[0]  # (K,)
-        ctx.replay.backward(torch.einsum("k,knd->nd", weight.to(ctx.gradients.dtype), ctx.gradients))
-        own = [torch.tensordot(weight.to(gradient.dtype), gradient, dims=1) for gradient in ctx.own]
-        return (None, None, None, None, None, *own)
+        by_component = weights[0].unbind()  # K
+        ctx.replay.backward(ctx.gradients, by_component)
+        own = []
+        for found in zip(*(gradients.own for gradients in ctx.gradients), strict=True):
+            parts = [weight * part for weight, part in zip(by_component, found, strict=True) if part is not None]
+            own.append(sum(parts) if parts else None)
+        return (None, None, None, None, *own)
 
 
 def cached_value(
@@ -116,7 +160,7 @@ def cached_value(
     labels: Any,
     mini_batches: MiniBatches,
     output: str = "sentence_embedding",
-) -> Any:
+) -> Value:
     """Return a loss whose backward pass embeds the batch again, mini-batch by mini-batch.
 
     Args:
@@ -129,49 +173,63 @@ def cached_value(
     """
     columns = Columns.of(features)
     parts = list(columns.parts(model, mini_batches))
-    states, outputs = [], []
+    states: list[_State] = []
     with torch.no_grad():
-        for part in tqdm(parts, "embedding mini-batches", disable=not mini_batches.show_progress_bar, leave=False):
-            states.append(_State.now(_device(part.features)))
-            outputs.append(read(model(part.features), output))
-        batch = loss.joined(columns.split(torch.cat(outputs), parts), labels)
+        shown = tqdm(parts, "embedding mini-batches", disable=not mini_batches.show_progress_bar, leave=False)
+        batch = loss.joined(columns.split(_embedded(model, shown, states, output), parts), labels)
     if not torch.is_grad_enabled():
-        return _summed([loss.share(batch, rows) for rows in _anchors(loss, batch)])
+        return summed([loss.share(batch, rows) for rows in _anchors(loss, batch)])
     own = [parameter for parameter in loss.own_parameters() if parameter.requires_grad]
-    names, values, gradients = _differentiate(loss, batch.detached(), own)
-    order = torch.from_numpy(np.concatenate([part.rows for part in parts])).to(values.device)
-    embedded = torch.stack([torch.cat(found[: len(columns.sizes)])[order] for found in gradients])  # (K, N, D)
-    of_own = [torch.stack(found) for found in zip(*(found[len(columns.sizes) :] for found in gradients), strict=True)]
-    start = torch.zeros((), device=values.device, requires_grad=True)  # so that there is a backward pass
-    cached = _Cached.apply(_Replay(model, parts, states, output), values, embedded, of_own, start, *own)
-    return cached[0] if names == [""] else dict(zip(names, cached.unbind(), strict=True))
+    values, gradients = _differentiate(loss, batch.detached(), own)
+    joined = torch.stack(list(values.values()))
+    start = torch.zeros((), device=joined.device, requires_grad=True)  # so that there is a backward pass
+    cached = _Cached.apply(_Replay(model, parts, states, output), joined, gradients, start, *own)
+    return from_components(dict(zip(values, cached.unbind(), strict=True)))
+
+
+def _embedded(model: nn.Module, parts: Iterable[Part], states: list[_State], output: str) -> Tensor:
+    """Return the embeddings (N, D) of all parts, and note what each pass depended on."""
+    outputs = []
+    for part in parts:
+        states.append(_State.now(_device(part.features)))
+        outputs.append(read(model(part.features), output))
+    return torch.cat(outputs)
 
 
 def _differentiate(
     loss: Cacheable, batch: JointBatch, own: Sequence[nn.Parameter]
-) -> tuple[list[str], Tensor, list[list[Tensor]]]:
-    """Return the names and values (K,) of a loss's components, and the gradients of each.
-
-    These are in this worker's embeddings (B, D) of each column, and in the loss's own weights.
-    """
+) -> tuple[dict[str, Tensor], list[_Gradients]]:
+    """Return the components of a loss, and the gradients of each in this worker's embeddings and in its own weights."""
     values: dict[str, Tensor] = {}
-    gradients: dict[str, list[Tensor]] = {}
+    found: dict[str, list[Tensor | None]] = {}
     leaves = [*batch.embeddings, *own]
     with torch.enable_grad():
         for rows in _anchors(loss, batch):
-            parts = _by_name(loss.share(batch, rows))
+            parts = components(loss.share(batch, rows))
             for place, (name, value) in enumerate(parts.items()):
-                found = torch.autograd.grad(
-                    value, leaves, retain_graph=place < len(parts) - 1, allow_unused=True, materialize_grads=True
-                )
-                before = gradients.get(name)
-                summed = found if before is None else (a + b for a, b in zip(before, found, strict=True))
-                gradients[name] = list(summed)
                 values[name] = value.detach() + values.get(name, 0.0)
-    num_columns = len(batch.embeddings)
-    for of_name in gradients.values():
-        of_name[:num_columns] = [batch.own_gradient(gradient) for gradient in of_name[:num_columns]]
-    return list(values), torch.stack(list(values.values())), list(gradients.values())
+                more: Sequence[Tensor | None] = [None] * len(leaves)
+                if value.requires_grad:
+                    more = torch.autograd.grad(value, leaves, retain_graph=place < len(parts) - 1, allow_unused=True)
+                found[name] = [_plus(*pair) for pair in zip(found.get(name, [None] * len(leaves)), more, strict=True)]
+    number = len(batch.embeddings)
+    size = batch.rows.stop - batch.rows.start
+    gradients = [_Gradients(size, _own_rows(batch, part[:number]), part[number:]) for part in found.values()]
+    return values, gradients
+
+
+def _own_rows(batch: JointBatch, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    if batch.is_whole:
+        return list(gradients)
+    # All workers take part in the sum, whatever their own share depends on.
+    zeros = [torch.zeros_like(column) for column in batch.embeddings]
+    return [batch.own_gradient(zero if part is None else part) for part, zero in zip(gradients, zeros, strict=True)]
+
+
+def _plus(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second
 
 
 def _anchors(loss: Cacheable, batch: JointBatch) -> Iterator[slice | None]:
@@ -184,16 +242,6 @@ def _anchors(loss: Cacheable, batch: JointBatch) -> Iterator[slice | None]:
         yield slice(start, min(start + size, batch.rows.stop))
 
 
-def _by_name(value: Any) -> Mapping[str, Tensor]:
-    return value if isinstance(value, dict) else {"": value}
-
-
-def _summed(values: Sequence[Any]) -> Any:
-    if not isinstance(values[0], dict):
-        return torch.stack(list(values)).sum()
-    return {name: torch.stack([value[name] for value in values]).sum() for name in values[0]}
-
-
 def _device(features: Features) -> torch.device:
     tensors = (value for name, value in features.items() if isinstance(value, Tensor) and name != "prompt_length")
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
@@ -203,3 +251,8 @@ def _without_sync(model: nn.Module) -> AbstractContextManager[None]:
     """Keep DistributedDataParallel from averaging gradients that are not complete yet."""
     no_sync = getattr(model, "no_sync", None)
     return nullcontext() if no_sync is None else no_sync()
+
+
+def _learns_from_first_pass(model: nn.Module) -> bool:
+    """Return whether DistributedDataParallel learns from its first backward pass which weights there are."""
+    return bool(getattr(model, "static_graph", False))

@@ -3,7 +3,7 @@
 Shapes: C columns, B rows of each, N rows of all of them, D dimensions.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from sbert_ray.inference.prepared import Features
 from sbert_ray.inference.tokenized import Padding, TokenizedTexts
 
 _TEXT = {"input_ids", "attention_mask", "token_type_ids", "prompt_length"}
+MERGED_POSITIONS = 1.1
+"""Columns that must be padded share a pass if that computes no more positions than so many times their own."""
 BATCH_COST = 64
 """What one more padded batch costs besides its positions, in positions."""
 
@@ -43,6 +45,8 @@ class Part:
     rows: NDArray[np.int64]
     """Which of the N rows they are, where column c's row b is c * B + b."""
     features: Features
+    kind: int = 0
+    """Parts of one kind pass through the same weights: they have the same features, route and prompt."""
 
 
 @dataclass(frozen=True)
@@ -62,28 +66,27 @@ class Columns:
         """Yield all rows in parts: as few as possible, or of the size of mini-batches.
 
         Texts of a model that takes them packed are put together from all columns, and so are mini-batches, those of
-        like length with each other. What remains goes column by column, since padding it to one length would cost.
+        like length with each other. What must be padded goes column by column, unless all are about as long.
 
         Args:
             model: Runs the parts.
             mini_batches: How large parts may be; None lets each be as large as it gets.
         """
         starts = np.concatenate([[0], np.cumsum(self.sizes)])
-        for columns in _alike(self.features):
-            rows = np.concatenate([np.arange(starts[column], starts[column + 1]) for column in columns])
+        for kind, columns in enumerate(_alike(self.features)):
+            rows = [np.arange(starts[column], starts[column + 1]) for column in columns]
             together = [self.features[column] for column in columns]
             packed = _packed_features(model, together[0])
-            if packed is None and mini_batches is None:
-                yield from (Part(rows[_of(columns, starts, column)], self.features[column]) for column in columns)
-            elif not _is_text(together[0]):
-                yield from (
-                    Part(rows[_of(columns, starts, column)][part], features)
-                    for column in columns
-                    for part, features in _slices(self.features[column], self.sizes[column], mini_batches)
-                )
-            else:
+            found: Iterable[tuple[NDArray[np.int64], Features]]
+            if mini_batches is None and packed is None and not _may_merge(together):
+                found = zip(rows, together, strict=True)
+            elif _is_text(together[0]):
                 texts = replace(_texts_of(together), padding=_padding(model))
-                yield from _text_parts(rows, texts, together[0], packed, mini_batches)
+                found = _text_parts(np.concatenate(rows), texts, together[0], packed, mini_batches)
+            else:
+                found = _slices(rows, together, mini_batches)
+            for some, features in found:
+                yield Part(some, features, kind)
 
     def split(self, values: Tensor, parts: Sequence[Part]) -> list[Tensor]:
         """Return what was computed of all parts (N, ...), in their order, by column."""
@@ -146,12 +149,6 @@ def _alike(features: Sequence[Features]) -> list[list[int]]:
     return list(groups.values())
 
 
-def _of(columns: Sequence[int], starts: NDArray[np.int64], column: int) -> slice:
-    """Return where among the rows of several columns those of one are."""
-    before = sum(int(starts[other + 1] - starts[other]) for other in columns[: columns.index(column)])
-    return slice(before, before + int(starts[column + 1] - starts[column]))
-
-
 def _labels(features: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in features.items() if not isinstance(value, Tensor)}
 
@@ -171,10 +168,26 @@ def _packed_features(model: nn.Module, features: Features) -> Features | None:
     is_compiled = hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None
     if is_compiled or not hasattr(inner, "packed_features") or not _is_text(features):
         return None  # every packing would be compiled anew
-    if bool((features["attention_mask"].sum(1) == 0).any()):
-        return None  # texts without a single token cannot be told apart where there is no padding
+    if not _is_one_run(features["attention_mask"]):
+        return None  # without padding, positions would be others, and a text without a token would not be there
     found: Features | None = inner.packed_features(_labels(features))
     return found
+
+
+def _is_one_run(mask: Tensor) -> bool:
+    """Return whether each row's tokens come one after the other, and there is one at least."""
+    tokens = mask.bool()
+    begins = tokens[:, 0].long() + (tokens[:, 1:] & ~tokens[:, :-1]).sum(1)
+    return bool((begins == 1).all())
+
+
+def _may_merge(features: Sequence[Features]) -> bool:
+    """Return whether padding all columns' texts to one length costs less than a pass for each column."""
+    if len(features) < 2 or not all(_is_text(column) and _is_one_run(column["attention_mask"]) for column in features):
+        return False
+    shapes = [column["input_ids"].shape for column in features]
+    merged: int = sum(rows for rows, _ in shapes) * max(width for _, width in shapes)
+    return bool(merged <= MERGED_POSITIONS * sum(rows * width for rows, width in shapes))
 
 
 def _text_parts(
@@ -183,12 +196,12 @@ def _text_parts(
     like: Features,
     packed: Features | None,
     mini_batches: MiniBatches | None,
-) -> Iterator[Part]:
+) -> Iterator[tuple[NDArray[np.int64], Features]]:
     device = like["input_ids"].device
     for chosen in _plan(texts.lengths, mini_batches, is_packed=packed is not None):
         found = texts.batch(chosen) if packed is None else texts.packed(chosen) | packed
         tensors = {name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)}
-        yield Part(rows[chosen], found | tensors | _labels(like))
+        yield rows[chosen], found | tensors | _labels(like)
 
 
 def _plan(lengths: NDArray[np.int64], mini_batches: MiniBatches | None, *, is_packed: bool) -> list[NDArray[np.int64]]:
@@ -228,13 +241,15 @@ def _padding(model: nn.Module) -> Padding:
 
 
 def _slices(
-    features: Features, size: int, mini_batches: MiniBatches | None
+    rows: Sequence[NDArray[np.int64]], columns: Sequence[Features], mini_batches: MiniBatches | None
 ) -> Iterator[tuple[NDArray[np.int64], Features]]:
-    """Yield rows of what is no text, and their features; all at once where they cannot be told apart."""
-    by_row = [name for name, value in features.items() if isinstance(value, Tensor) and name != "prompt_length"]
-    if mini_batches is None or any(len(features[name]) != size for name in by_row) or "offsets" in features:
-        yield np.arange(size), features
-        return
-    for start in range(0, size, mini_batches.rows):
-        some = {name: features[name][start : start + mini_batches.rows] for name in by_row}
-        yield np.arange(start, min(start + mini_batches.rows, size)), features | some
+    """Yield rows of what is no text, and their features; a column at once where they cannot be told apart."""
+    for column, features in zip(rows, columns, strict=True):
+        size = len(column)
+        by_row = [name for name, value in features.items() if isinstance(value, Tensor) and name != "prompt_length"]
+        if mini_batches is None or any(len(features[name]) != size for name in by_row) or "offsets" in features:
+            yield column, features
+            continue
+        for start in range(0, size, mini_batches.rows):
+            end = min(start + mini_batches.rows, size)
+            yield column[start:end], features | {name: features[name][start:end] for name in by_row}

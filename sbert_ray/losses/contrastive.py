@@ -4,7 +4,7 @@ Shapes: B anchors (queries), K documents of each (a positive and K - 1 negatives
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -233,6 +233,10 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
     ) -> None:
         both: tuple[Direction, ...] = ("query_to_doc", "doc_to_query")
         super().__init__(model, scale, similarity_fct, gather_across_devices, both, "per_direction")
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the constructor's arguments, and what they come to, for model cards."""
+        return super().get_config_dict() | {"directions": self.directions, "partition_mode": self.partition_mode}
 
 
 class CachedMultipleNegativesSymmetricRankingLoss(MultipleNegativesSymmetricRankingLoss):

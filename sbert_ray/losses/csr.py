@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.columns import Columns, read
-from sbert_ray.losses.loss import Loss, Value, components, scaled, total
+from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.sparse import SparseMultipleNegativesRankingLoss
+from sbert_ray.losses.values import Value, components, scaled, total
 from sbert_ray.losses.wrapper import WrapperLoss
 
 OUTPUTS = (

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sbert_ray.losses.loss import Loss, labels_per_row
+from sbert_ray.losses.labels import labels_per_row
+from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.weights import linear_for
 from sbert_ray.similarity import Similarity, pairwise_cos_sim, pairwise_dot_score
 

@@ -11,6 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+MOST_DIMENSIONS = 6
+"""Of labels."""
+
 
 def world_size() -> int:
     """Return W, 1 where there are no others."""
@@ -90,7 +93,7 @@ def join_batches(embeddings: Sequence[Tensor], labels: Tensor | None, *, gather:
     size = len(embeddings[0])
     if not gather or world_size() == 1:
         return JointBatch(embeddings, labels, slice(0, size))
-    _check_sizes(embeddings[0])
+    _check_shapes(embeddings[0], labels)
     widths = [column.shape[1] for column in embeddings]
     joined = _Gather.apply(torch.cat(list(embeddings), dim=1))  # one message for all columns
     if labels is not None:
@@ -99,7 +102,29 @@ def join_batches(embeddings: Sequence[Tensor], labels: Tensor | None, *, gather:
     return JointBatch(joined.split(widths, dim=1), labels, slice(first, first + size), world_size())
 
 
-def _check_sizes(column: Tensor) -> None:
-    sizes = _all_gather(torch.tensor([len(column)], device=column.device)).tolist()
-    if len(set(sizes)) > 1:
+def shared_draw(drawn: Sequence[int], *, gather: bool) -> list[int]:
+    """Return what the first worker has drawn, so that all compute the same of the joint batch.
+
+    Args:
+        drawn: Numbers that this worker has drawn, as many as all others.
+        gather: Whether batches are put together; else each worker has its own.
+    """
+    if not gather or world_size() == 1:
+        return list(drawn)
+    found: list[Any] = [list(drawn)]
+    dist.broadcast_object_list(found, src=0)
+    drawn_first: list[int] = found[0]
+    return drawn_first
+
+
+def _check_shapes(column: Tensor, labels: Tensor | None) -> None:
+    """Make sure that all workers have as many rows, and labels of one shape, before they wait for each other's."""
+    shape = [] if labels is None else list(labels.shape[1:])
+    mine = torch.full((2 + MOST_DIMENSIONS,), -1, device=column.device)
+    mine[: 2 + len(shape)] = torch.tensor([len(column), -1 if labels is None else len(shape), *shape])
+    found = _all_gather(mine[None])
+    if len(set(sizes := found[:, 0].tolist())) > 1:
         raise ValueError(f"gathering needs batches of one size on all workers, got {sizes}; drop the last, shorter one")
+    if len({tuple(row) for row in found[:, 1:].tolist()}) > 1:
+        shapes = [None if row[0] < 0 else tuple(row[1 : 1 + row[0]]) for row in found[:, 1:].tolist()]
+        raise ValueError(f"gathering needs labels of one shape per row on all workers, got {shapes}")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.columns import MiniBatches, run_columns
-from sbert_ray.losses.loss import Loss, Value
+from sbert_ray.losses.loss import Loss
 from sbert_ray.similarity import cos_sim
 
 MarginStrategy = Literal["absolute", "relative"]
@@ -86,23 +86,17 @@ class GISTEmbedLoss(Loss):
             [embeddings] = run_columns(self.guide, features, mini_batches=self.mini_batches)
         return torch.stack(embeddings, dim=1).to(_device(self.model, embeddings[0]))
 
-    def compute_loss_from_embeddings(self, embeddings: Any, labels: Tensor | None = None) -> Value:
-        """Return the loss of embeddings that are there already.
-
-        Args:
-            embeddings: One (B, D) tensor per column.
-            labels: The guide's embeddings (B, C, D).
+    def check_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> None:
+        """Make sure that labels are the guide's embeddings (B, C, D).
 
         Raises:
-            ValueError: The guide's embeddings are missing or of another shape.
+            ValueError: They are missing or of another shape.
         """
-        columns = list(embeddings)
-        self.check(len(columns), None)
-        wanted = (len(columns[0]), len(columns))
+        self.check(len(embeddings), None)
+        wanted = (len(embeddings[0]), len(embeddings))
         if labels is None or labels.ndim != 3 or labels.shape[:2] != wanted:
             shape = None if labels is None else tuple(labels.shape)
             raise ValueError(f"labels must be the guide's embeddings of shape {(*wanted, 'D')}, got {shape}")
-        return self.value(columns, labels)
 
     def compute(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Tensor:
         """Return the mean over the anchors; ``labels`` are the guide's embeddings (B, C, D)."""

@@ -6,7 +6,16 @@ Shapes: B rows.
 import torch
 from torch import Tensor
 
-from sbert_ray.losses.loss import labels_per_row
+
+def labels_per_row(labels: Tensor, num_rows: int, name: str) -> Tensor:
+    """Return labels as (B,), whatever their shape.
+
+    Raises:
+        ValueError: There are more or fewer than one per row.
+    """
+    if labels.numel() != num_rows:
+        raise ValueError(f"{name} needs one label per row, {num_rows}, got labels of shape {tuple(labels.shape)}")
+    return labels.reshape(-1)
 
 
 def scores_per_row(labels: Tensor, num_rows: int, name: str) -> Tensor:

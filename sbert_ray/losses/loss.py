@@ -4,21 +4,21 @@ Shapes: C columns, B rows of each, D dimensions.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sbert_ray.embeddings import is_sparse
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.cached import cached_value
 from sbert_ray.losses.columns import MiniBatches, run_columns
 from sbert_ray.losses.described import Described
 from sbert_ray.losses.gathered import JointBatch, join_batches
+from sbert_ray.losses.values import Value, scaled
 
-Value = Tensor | dict[str, Tensor]
-"""A loss, or its components by name, of which the sum is to be minimised."""
 LabelUse = Literal["none", "optional", "required"]
 
 
@@ -55,6 +55,16 @@ class Loss(Described, ABC):
     gather_across_devices: bool = False
     """Whether the loss is that of the batches of all workers put together."""
 
+    @property
+    def mini_batch_size(self) -> int | None:
+        """Rows that are embedded at a time, by gradient caching; None is all."""
+        return None if self.mini_batches is None else self.mini_batches.rows
+
+    @property
+    def mini_batch_num_tokens(self) -> int | None:
+        """Tokens that are embedded at a time, instead of rows."""
+        return None if self.mini_batches is None else self.mini_batches.tokens
+
     def __init__(self, model: nn.Module | None) -> None:
         super().__init__()
         self.model = model
@@ -78,8 +88,7 @@ class Loss(Described, ABC):
         targets = self.targets(columns, labels)
         self.draw()
         if self.mini_batches is not None:
-            cached: Value = cached_value(self, self.model, columns, targets, self.mini_batches)
-            return cached
+            return cached_value(self, self.model, columns, targets, self.mini_batches)
         return self.value(self.embed(columns), targets)
 
     def embed(self, features: Sequence[Features]) -> list[Tensor]:
@@ -99,7 +108,7 @@ class Loss(Described, ABC):
             ValueError: As `forward`, or the columns have other numbers of rows.
         """
         columns = list(embeddings)
-        self.check(len(columns), labels)
+        self.check_embeddings(columns, labels)
         self.draw()
         return self.value(columns, labels)
 
@@ -145,6 +154,8 @@ class Loss(Described, ABC):
     def joined(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> JointBatch:
         """Return what the loss is computed from: with gathering, the batches of all workers."""
         check_rows(embeddings)
+        if labels is not None and is_sparse(labels):
+            labels = labels.to_dense()
         return join_batches(embeddings, labels, gather=self.gather_across_devices)
 
     def share(self, batch: JointBatch, rows: slice | None = None) -> Value:
@@ -163,13 +174,24 @@ class Loss(Described, ABC):
             value = self.compute_rows(batch.embeddings, batch.labels, batch.rows if rows is None else rows)
             return scaled(value, batch.num_workers)
 
+    def check_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> None:
+        """Make sure that embeddings, and what comes as their labels, are of the form that `compute` takes.
+
+        Raises:
+            ValueError: As `check`.
+        """
+        self.check(len(embeddings), labels)
+
     def check(self, num_columns: int, labels: Tensor | None) -> None:
         """Make sure that a batch is of the form that the loss takes.
 
         Raises:
+            TypeError: Labels are no tensor.
             ValueError: There are too few or too many columns, or labels are missing or of no use.
         """
         name = type(self).__name__
+        if labels is not None and not isinstance(labels, Tensor):
+            raise TypeError(f"{name} takes labels as a tensor, got {type(labels).__name__}")
         least, most = self.num_columns
         if num_columns < least or (most is not None and num_columns > most):
             wanted = f"{least}" if most == least else f"at least {least}" if most is None else f"{least} to {most}"
@@ -196,39 +218,3 @@ def check_rows(embeddings: Sequence[Tensor]) -> None:
     sizes = [len(column) for column in embeddings]
     if len(set(sizes)) != 1 or not sizes[0]:
         raise ValueError(f"columns must have as many rows as each other, and at least one, got {sizes}")
-
-
-def components(value: Value) -> Mapping[str, Tensor]:
-    """Return the components of a loss by name; one that is a single number has the empty name."""
-    return value if isinstance(value, dict) else {"": value}
-
-
-def scaled(value: Value, factor: float) -> Value:
-    """Return a loss, or each of its components, times a factor."""
-    if isinstance(value, dict):
-        return {name: part * factor for name, part in value.items()}
-    return value * factor
-
-
-def summed(values: Sequence[Value]) -> Value:
-    """Return the sum of losses, component by component."""
-    first = values[0]
-    if isinstance(first, dict):
-        return {name: torch.stack([components(value)[name] for value in values]).sum() for name in first}
-    return torch.stack([value for value in values if isinstance(value, Tensor)]).sum()
-
-
-def total(value: Value) -> Tensor:
-    """Return what is to be minimised: the loss, or the sum of its components."""
-    return torch.stack(list(components(value).values())).sum()
-
-
-def labels_per_row(labels: Tensor, num_rows: int, name: str) -> Tensor:
-    """Return labels as (B,), whatever their shape.
-
-    Raises:
-        ValueError: There are more or fewer than one per row.
-    """
-    if labels.numel() != num_rows:
-        raise ValueError(f"{name} needs one label per row, {num_rows}, got labels of shape {tuple(labels.shape)}")
-    return labels.reshape(-1)

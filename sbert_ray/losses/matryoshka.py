@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sbert_ray.losses.loss import Loss, Value, scaled, summed
+from sbert_ray.losses.gathered import shared_draw
+from sbert_ray.losses.loss import Loss
+from sbert_ray.losses.values import Value, scaled, summed
 from sbert_ray.losses.wrapper import WrapperLoss
 
 
@@ -54,6 +56,10 @@ class MatryoshkaLoss(WrapperLoss):
             )
         if n_dims_per_step != -1 and n_dims_per_step < 1:
             raise ValueError(f"n_dims_per_step must be positive, or -1 for all, got {n_dims_per_step}")
+        if fixed := [name for name, layer in loss.named_children() if isinstance(layer, nn.Linear)]:
+            raise ValueError(
+                f"MatryoshkaLoss cuts embeddings, and {type(loss).__name__} has a layer {fixed} for whole ones"
+            )
         dimension = getattr(model, "get_embedding_dimension", lambda: None)()
         _check_dims(matryoshka_dims, dimension)
         pairs = sorted(zip(matryoshka_dims, weights, strict=True), key=lambda pair: -pair[0])
@@ -67,7 +73,8 @@ class MatryoshkaLoss(WrapperLoss):
         super().draw()
         every = range(len(self.matryoshka_dims))
         is_all = not 0 < self.n_dims_per_step < len(every)
-        self._drawn = every if is_all else sorted(random.sample(every, self.n_dims_per_step))
+        drawn = every if is_all else sorted(random.sample(every, self.n_dims_per_step))
+        self._drawn = every if is_all else shared_draw(drawn, gather=self.gather_across_devices)
 
     def compute(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> Value:
         """Return the weighted sum over the numbers of dimensions that are drawn."""

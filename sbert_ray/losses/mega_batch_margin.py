@@ -52,8 +52,6 @@ class MegaBatchMarginLoss(Loss):
         self.positive_margin = positive_margin
         self.negative_margin = negative_margin
         self.use_mini_batched_version = use_mini_batched_version
-        self.mini_batch_size = mini_batch_size
-        self.mini_batch_num_tokens = mini_batch_num_tokens
         if use_mini_batched_version:
             self.mini_batches = MiniBatches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 

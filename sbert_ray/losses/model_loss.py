@@ -1,12 +1,12 @@
 """Losses that embed a batch in a way of their own, rather than each column with the model."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from sbert_ray.inference.prepared import Features
-from sbert_ray.losses.loss import Loss, Value
+from sbert_ray.losses.loss import Loss
 
 
 class ModelLoss(Loss):
@@ -18,18 +18,8 @@ class ModelLoss(Loss):
 
     embeds_with_model = False
 
-    def compute_loss_from_embeddings(self, embeddings: Iterable[Tensor], labels: Tensor | None = None) -> Value:
-        """Return the loss of embeddings that are there already.
-
-        Args:
-            embeddings: What `embed` returns.
-            labels: What `targets` returns.
-
-        Raises:
-            ValueError: As `forward`.
-        """
-        self.draw()
-        return self.value(list(embeddings), labels)
+    def check_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> None:
+        """Take what `embed` and `targets` return."""
 
     @abstractmethod
     def embed(self, features: Sequence[Features]) -> list[Tensor]:

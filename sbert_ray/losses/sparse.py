@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from sbert_ray.embeddings import is_sparse
 from sbert_ray.losses.contrastive import Direction, HardnessMode, MultipleNegativesRankingLoss, PartitionMode
 from sbert_ray.losses.distillation import DistillKLDivLoss, MarginMSELoss, MSELoss
-from sbert_ray.losses.gathered import JointBatch
 from sbert_ray.losses.pairs import CosineSimilarityLoss
 from sbert_ray.losses.similarity import AnglELoss, CoSENTLoss
 from sbert_ray.losses.triplet import TripletLoss
@@ -202,12 +200,6 @@ class SparseMSELoss(MSELoss):
 
     def __init__(self, model: nn.Module | None) -> None:
         super().__init__(model)
-
-    def joined(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> JointBatch:
-        """Return what the loss is computed from, with the teacher's embeddings dense."""
-        if labels is not None and is_sparse(labels):
-            labels = labels.to_dense()
-        return super().joined(embeddings, labels)
 
 
 def _compare_by_cosines(model: nn.Module | None) -> None:

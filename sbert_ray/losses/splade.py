@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sbert_ray.losses.columns import MiniBatches
-from sbert_ray.losses.loss import Loss, Value, components, scaled
+from sbert_ray.losses.loss import Loss
+from sbert_ray.losses.values import Value, scaled, summed, total
 from sbert_ray.losses.wrapper import WrapperLoss, check_embeds_with_model
 
 
@@ -24,7 +25,7 @@ class FlopsLoss(Loss):
 
     Args:
         model: Embeds the columns.
-        threshold: Rows with no more dimensions in use than this do not count; None counts all.
+        threshold: Rows with no more dimensions in use than this count as zeros; None takes all as they are.
 
     References:
         Paria et al. 2020, Minimizing FLOPs to Learn Efficient Sparse Representations, arXiv:2004.05665.
@@ -105,23 +106,24 @@ class SpladeLoss(WrapperLoss):
         share = (rows.stop - rows.start) / len(embeddings[0])
         return self._components(embeddings, self.loss.compute_rows(embeddings, labels, rows), share)
 
-    def _components(self, embeddings: Sequence[Tensor], base: Value, share: float) -> dict[str, Tensor]:
-        found = dict(components(base)) if isinstance(base, dict) else {"base_loss": base}
+    def _components(self, embeddings: Sequence[Tensor], base: Value, share: float) -> Value:
+        found: list[Value] = [base if isinstance(base, dict) else {"base_loss": base}]
         documents = embeddings if self.use_document_regularizer_only else embeddings[1:]
-        found["document_regularizer_loss"] = self._regularized(
-            self.document_regularizer, documents, self.document_regularizer_weight * share
-        )
-        if self.query_regularizer_weight is not None and not self.use_document_regularizer_only:
-            found["query_regularizer_loss"] = self._regularized(
-                self.query_regularizer, embeddings[:1], self.query_regularizer_weight * share
+        if not documents:
+            raise ValueError(
+                "SpladeLoss regularizes the columns after the first as documents, and there are none; say"
+                " use_document_regularizer_only=True to take all columns as documents"
             )
-        return found
+        weight = self.document_regularizer_weight * share
+        found.append({"document_regularizer_loss": self._regularized(self.document_regularizer, documents, weight)})
+        if self.query_regularizer_weight is not None and not self.use_document_regularizer_only:
+            weight = self.query_regularizer_weight * share
+            found.append({"query_regularizer_loss": self._regularized(self.query_regularizer, embeddings[:1], weight)})
+        return summed(found)  # a SpladeLoss within this one has the same names
 
     @staticmethod
     def _regularized(regularizer: Loss, columns: Sequence[Tensor], weight: float) -> Tensor:
-        joined = [torch.cat(list(columns))]
-        value = scaled(regularizer.compute(joined, None), weight)
-        return torch.stack(list(components(value).values())).sum()
+        return total(scaled(regularizer.compute([torch.cat(list(columns))], None), weight))
 
 
 class CachedSpladeLoss(SpladeLoss):

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.columns import MiniBatches
-from sbert_ray.losses.loss import LabelUse, Loss, Value
+from sbert_ray.losses.loss import LabelUse, Loss
+from sbert_ray.losses.values import Value
 
 
 class WrapperLoss(Loss):
@@ -20,7 +21,7 @@ class WrapperLoss(Loss):
 
     Raises:
         TypeError: It is none of this library's losses.
-        ValueError: It is not computed from embeddings alone.
+        ValueError: It is not computed from embeddings alone, or has another model.
     """
 
     def __init__(self, model: nn.Module | None, loss: Loss) -> None:
@@ -28,6 +29,10 @@ class WrapperLoss(Loss):
         if not isinstance(loss, Loss):
             name = type(self).__name__
             raise TypeError(f"{name} wraps a loss over embeddings of sbert_ray.losses, got {type(loss).__name__}")
+        if loss.model is None:
+            loss.model = model
+        elif loss.model is not model:
+            raise ValueError(f"{type(self).__name__} and the {type(loss).__name__} in it must have the same model")
         if loss.runs_model:
             name, inner = type(self).__name__, type(loss).__name__
             raise ValueError(
@@ -73,6 +78,10 @@ class WrapperLoss(Loss):
     def check(self, num_columns: int, labels: Tensor | None) -> None:
         """Make sure that a batch is of the form that the wrapped loss takes."""
         self.loss.check(num_columns, labels)
+
+    def check_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None) -> None:
+        """Make sure that embeddings are of the form that the wrapped loss takes."""
+        self.loss.check_embeddings(embeddings, labels)
 
     def embed(self, features: Sequence[Features]) -> list[Tensor]:
         """Return the embeddings (B, D) of each column, as the wrapped loss makes them."""

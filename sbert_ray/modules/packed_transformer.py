@@ -149,10 +149,13 @@ def _by_length(
 
 
 def _way(model: PreTrainedModel, task: str) -> _Way | None:
-    known, by_layers = _found.setdefault(model, {}), _is_inference(model)
+    if _has_hooked_words(model):
+        return None
+    known, by_layers, has_kernel = _found.setdefault(model, {}), _is_inference(model), _has_kernel(model)
     if (key := _key(model, task)) not in known:
-        with evaluating(model):  # dropout would make every trial fail
-            way = _find_way(model, task, by_layers=by_layers)
+        # Dropout, and the rounding of autocast, would make every trial fail.
+        with evaluating(model), torch.autocast(model.device.type, enabled=False):
+            way = _find_way(model, task, by_layers=by_layers, has_kernel=has_kernel)
         known[key] = known[_key(model, task)] = way  # the model's attention may be another one now
     return known[key]
 
@@ -160,12 +163,31 @@ def _way(model: PreTrainedModel, task: str) -> _Way | None:
 def _key(model: PreTrainedModel, task: str) -> tuple[Any, ...]:
     """Return what the way depends on."""
     attention = model.config._attn_implementation  # noqa: SLF001
-    return task, model.device, model.dtype, attention, _is_inference(model)
+    return task, model.device, model.dtype, attention, _is_inference(model), _has_kernel(model)
 
 
 def _is_inference(model: PreTrainedModel) -> bool:
     is_training = torch.is_grad_enabled() or model.training
     return not is_training and not torch.is_autocast_enabled(model.device.type)
+
+
+def _has_kernel(model: PreTrainedModel) -> bool:
+    """Return whether attention in texts of several lengths is one kernel: on CUDA, in half precision, undisturbed."""
+    if model.device.type != "cuda":
+        return False
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else model.dtype
+    drops = any(getattr(model.config, name, 0.0) for name in ("attention_probs_dropout_prob", "attention_dropout"))
+    is_half = dtype in (torch.float16, torch.bfloat16)
+    return is_half and not (model.training and drops) and varlen_kernel() is not None
+
+
+def _has_hooked_words(model: PreTrainedModel) -> bool:
+    """Return whether something is done to the embeddings of words, such as noise by the length of a row (NEFTune)."""
+    try:
+        words = model.get_input_embeddings()
+    except NotImplementedError:
+        return False
+    return bool(getattr(words, "_forward_hooks", None))
 
 
 @contextmanager
@@ -181,7 +203,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool) -> _Way | None:
+def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool, has_kernel: bool) -> _Way | None:
     if task not in ("feature-extraction", "fill-mask", "sequence-classification") or model.device.type == "meta":
         return None
     try:
@@ -194,7 +216,7 @@ def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool) -> _Way | N
     tolerance = COARSE_TOLERANCE if has_int8_layers(model) else TOLERANCE.get(model.dtype, COARSE_TOLERANCE)
     attention = model.config._attn_implementation  # noqa: SLF001
     best, least = None, tolerance
-    for way in _ways(model, task, by_layers=by_layers):
+    for way in _ways(model, task, by_layers=by_layers, has_kernel=has_kernel):
         try:
             found = _run(model, task, way, ids, type_ids, packing)
         except Exception as error:  # noqa: BLE001 - likewise
@@ -214,14 +236,12 @@ def _find_way(model: PreTrainedModel, task: str, *, by_layers: bool) -> _Way | N
     return None
 
 
-def _ways(model: PreTrainedModel, task: str, *, by_layers: bool) -> Iterator[_Way]:
+def _ways(model: PreTrainedModel, task: str, *, by_layers: bool, has_kernel: bool) -> Iterator[_Way]:
     is_cpu = model.device.type == "cpu"
     if by_layers and is_cpu and read_bert_like(model) is not None:
         yield _Way(by_layers=True)
-    # On other devices, attention length by length would be many small kernels.
-    has_kernel = model.device.type == "cuda" and model.dtype in (torch.float16, torch.bfloat16) and varlen_kernel()
     is_possible = task != "sequence-classification" and can_attend_packed(model) and _takes(model, "position_ids")
-    if is_possible and (is_cpu or has_kernel):
+    if is_possible and (is_cpu or has_kernel):  # else attention length by length would be many small kernels
         yield _Way(by_layers=False)
         padding, most = (getattr(model.config, name, None) for name in ("pad_token_id", "max_position_embeddings"))
         if padding is not None and most is not None and padding + 1 + TRIAL_TOKENS <= most:

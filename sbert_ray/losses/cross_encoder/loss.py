@@ -16,6 +16,7 @@ from sbert_ray.losses.cached import cached_value
 from sbert_ray.losses.columns import Columns, MiniBatches, read
 from sbert_ray.losses.described import Described
 from sbert_ray.losses.gathered import JointBatch
+from sbert_ray.losses.values import total
 
 Activation = Callable[[Tensor], Tensor]
 Pair = tuple[Any, Any]
@@ -74,8 +75,7 @@ class CrossEncoderLoss(Described, ABC):
         inner = inner_model(self.model)
         features = _moved(inner.preprocess(pairs, prompt, task=task), inner.device)
         if self.mini_batches is not None:
-            value: Tensor = cached_value(self, self.model, [features], targets, self.mini_batches, "scores")
-            return value
+            return total(cached_value(self, self.model, [features], targets, self.mini_batches, "scores"))
         return self.value(self._scores(features, len(pairs), self.pairs_at_once(len(inputs[0]))), targets)
 
     @abstractmethod

@@ -19,7 +19,7 @@ from sbert_ray.losses.cross_encoder.loss import (
     is_given,
     numbers,
 )
-from sbert_ray.losses.loss import labels_per_row
+from sbert_ray.losses.labels import labels_per_row
 
 
 class PointwiseLoss(CrossEncoderLoss):

@@ -32,6 +32,19 @@ class Toy(nn.Module):
         return D
 
 
+class Routed(nn.Module):
+    """Embeds queries and documents by weights of their own, as a Router does; features have a ``task``."""
+
+    def __init__(self, frozen: str = "") -> None:
+        super().__init__()
+        self.query, self.document = Toy(), Guide()
+        for weight in getattr(self, frozen).parameters() if frozen else ():
+            weight.requires_grad_(False)
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        return getattr(self, features["task"])(features)
+
+
 class Guide(Toy):
     """Another one, with other weights."""
 
@@ -81,8 +94,6 @@ class Case:
     num_columns: int
     labels: Labels = no_labels
     options: dict[str, Any] = field(default_factory=dict)
-    in_batch: bool = False
-    """Whether rows are compared with other rows."""
     make: Callable[[nn.Module | None], Loss] | None = None
 
     def __str__(self) -> str:
@@ -112,26 +123,26 @@ def _splade(model: nn.Module | None) -> Loss:
 
 ALL_WAYS = {"directions": losses.contrastive.DIRECTIONS, "hardness_mode": "all_negatives", "hardness_strength": 2.0}
 CASES: Sequence[Case] = [
-    Case("AnglELoss", 2, scores, in_batch=True),
-    Case("BatchAllTripletLoss", 1, classes, in_batch=True),
-    Case("BatchHardSoftMarginTripletLoss", 1, classes, in_batch=True),
-    Case("BatchHardTripletLoss", 1, classes, in_batch=True),
-    Case("BatchSemiHardTripletLoss", 1, classes, in_batch=True),
-    Case("CoSENTLoss", 2, scores, in_batch=True),
+    Case("AnglELoss", 2, scores),
+    Case("BatchAllTripletLoss", 1, classes),
+    Case("BatchHardSoftMarginTripletLoss", 1, classes),
+    Case("BatchHardTripletLoss", 1, classes),
+    Case("BatchSemiHardTripletLoss", 1, classes),
+    Case("CoSENTLoss", 2, scores),
     Case("ContrastiveLoss", 2, zeros_and_ones),
     Case("CosineSimilarityLoss", 2, scores),
     Case("DistillKLDivLoss", 3, pair_scores),
     Case("EmbedDistillLoss", 2, embeddings),
-    Case("GISTEmbedLoss", 3, in_batch=True, options={"guide": Guide, "margin": 0.1}),
-    Case("GlobalOrthogonalRegularizationLoss", 2, in_batch=True),
+    Case("GISTEmbedLoss", 3, options={"guide": Guide, "margin": 0.1}),
+    Case("GlobalOrthogonalRegularizationLoss", 2),
     Case("MSELoss", 2, embeddings),
     Case("MarginMSELoss", 3, scores),
-    Case("MegaBatchMarginLoss", 2, in_batch=True, options={"use_mini_batched_version": False}),
-    Case("MultipleNegativesRankingLoss", 3, in_batch=True, options=ALL_WAYS),
-    Case("MultipleNegativesSymmetricRankingLoss", 3, in_batch=True),
-    Case("OnlineContrastiveLoss", 2, zeros_and_ones, in_batch=True),
+    Case("MegaBatchMarginLoss", 2, options={"use_mini_batched_version": False}),
+    Case("MultipleNegativesRankingLoss", 3, options=ALL_WAYS),
+    Case("MultipleNegativesSymmetricRankingLoss", 3),
+    Case("OnlineContrastiveLoss", 2, zeros_and_ones),
     Case("SoftmaxLoss", 2, classes, options={"embedding_dimension": D, "num_labels": 3}),
     Case("TripletLoss", 3),
-    Case("SpladeLoss", 3, in_batch=True, make=_splade),
+    Case("SpladeLoss", 3, make=_splade),
 ]
 """One for each loss that is computed from embeddings; cached ones and twins are the same loss."""

@@ -101,6 +101,45 @@ def test_dropout_is_drawn_in_training_and_not_after_it(tiny_model) -> None:
     torch.testing.assert_close(fifth, alone(tiny_model, features), rtol=1e-5, atol=1e-6)
 
 
+def test_autocast_is_packed_too(tiny_model) -> None:
+    features = features_of(tiny_model.train(), text_columns(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(list(Columns.of(features).parts(tiny_model))) == 1
+        [found] = run_columns(tiny_model.eval(), features)
+        expected = alone(tiny_model, features)
+    torch.testing.assert_close(found, [column.float() for column in expected], rtol=0.05, atol=0.02)
+
+
+def test_a_model_whose_words_are_hooked_is_padded(tiny_model) -> None:
+    """NEFTune's noise is scaled by the tokens of a row, which would be those of all texts."""
+    words = tiny_model[0].model.get_input_embeddings()
+    shapes = []
+    handle = words.register_forward_hook(lambda _module, _args, output: shapes.append(tuple(output.shape)))
+    features = features_of(tiny_model, text_columns(2))
+    run_columns(tiny_model, features)
+    assert shapes == [(*column["input_ids"].shape, 16) for column in features]
+    handle.remove()
+    assert len(list(Columns.of(features).parts(tiny_model))) == 1
+
+
+def test_a_mask_with_a_hole_is_left_as_it_is(tiny_model) -> None:
+    features = features_of(tiny_model, text_columns(2))
+    features[0]["attention_mask"][0, 2] = 0
+    [found] = run_columns(tiny_model, features)
+    torch.testing.assert_close(found, alone(tiny_model, features), rtol=1e-5, atol=1e-6)
+
+
+def test_columns_of_about_one_length_are_padded_together(tiny_model, monkeypatch) -> None:
+    monkeypatch.setattr(type(tiny_model), "packed_features", lambda *_: None)
+    features = features_of(
+        tiny_model, [["a cat sat", "the dog ran"], ["the dog", "a red cat"], ["the mat", "a blue dog"]]
+    )
+    [part] = Columns.of(features).parts(tiny_model)
+    assert part.features["input_ids"].shape == (6, 5)
+    [found] = run_columns(tiny_model, features)
+    torch.testing.assert_close(found, alone(tiny_model, features), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
 def test_layers_computed_again_for_their_gradients_know_of_the_packing(tiny_checkpoint) -> None:
     found = []

@@ -11,8 +11,8 @@ import torch
 
 from sbert_ray.losses import MultipleNegativesRankingLoss
 from sbert_ray.losses.gathered import join_batches
-from tests.sbert_ray.losses.cases import CASES, Case, Toy
-from tests.sbert_ray.losses.workers import FLAGGED, SIZE, value_and_gradients
+from tests.sbert_ray.losses.cases import CASES, Case, Routed, Toy
+from tests.sbert_ray.losses.workers import FLAGGED, ROUTED, SIZE, routed, value_and_gradients
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,6 +42,25 @@ def test_workers_have_the_loss_of_the_joint_batch(workers, case: Case, is_cached
     for one in found:
         del one[""]
         torch.testing.assert_close(one, expected)
+
+
+@pytest.mark.parametrize("name", ROUTED)
+def test_columns_with_weights_of_their_own_are_averaged(workers, name: str) -> None:
+    """Which the last mini-batch alone does not do, as it passes through the weights of one column only."""
+    expected = routed(Routed(ROUTED[name].get("frozen", "")))
+    assert len(expected) == (9 if name == "all" else 5)
+    torch.testing.assert_close(torch.stack([one["routed", name][""] for one in workers]).mean(), expected.pop(""))
+    for worker in workers:
+        found = {weight: gradient for weight, gradient in worker["routed", name].items() if weight}
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_static_graph_is_averaged(workers) -> None:
+    model, case = Toy(), next(case for case in CASES if case.name == "MultipleNegativesRankingLoss")
+    expected = value_and_gradients(case.loss(model), model, case.features(SIZE), None)
+    del expected[""]
+    for worker in workers:
+        torch.testing.assert_close({name: found for name, found in worker["static graph"].items() if name}, expected)
 
 
 def test_workers_that_gather_see_more_negatives(workers) -> None:

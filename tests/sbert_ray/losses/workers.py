@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sbert_ray import losses
 from sbert_ray.losses import CachedLoss, GatheredLoss, Loss
 from sbert_ray.losses.contrastive import DIRECTIONS
-from tests.sbert_ray.losses.cases import CASES, Toy
+from tests.sbert_ray.losses.cases import CASES, Routed, Toy
 from tests.sbert_ray.losses.compare import columns_of
 
 SIZE = 12
@@ -24,7 +24,9 @@ def value_and_gradients(loss: Loss, model: torch.nn.Module, features, targets) -
     total = sum(value.values()) if isinstance(value, dict) else value
     total.backward()
     return {"": total.detach()} | {
-        name.removeprefix("module."): weight.grad.clone() for name, weight in model.named_parameters()
+        name.removeprefix("module."): weight.grad.clone()
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
     }
 
 
@@ -57,17 +59,46 @@ def compared(rank: int, share: int) -> list[list[torch.Tensor]]:
     return found
 
 
+ROUTED = {
+    "all": {},
+    "frozen documents": {"frozen": "document"},
+    "frozen queries": {"frozen": "query"},
+}
+"""Ways to train a model whose columns have weights of their own."""
+
+
+def routed(model: torch.nn.Module, rows: tuple[int, ...] = (SIZE,), **options: Any) -> dict[str, torch.Tensor]:
+    """The loss and the gradients of queries and documents, cached if ``options`` say so."""
+    case = next(case for case in CASES if case.name == "MultipleNegativesRankingLoss")
+    features = [
+        column | {"task": task}
+        for column, task in zip(case.features(*rows), ("query", "document", "document"), strict=True)
+    ]
+    loss: Loss = GatheredLoss(model, case.loss(model))
+    return value_and_gradients(CachedLoss(model, loss, **options) if options else loss, model, features, None)
+
+
 def main(rank: int, world_size: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=world_size)
     share = SIZE // world_size
     found: dict[Any, Any] = {}
+    rows = (SIZE, rank * share, (rank + 1) * share)
     for case in CASES:
         for is_cached in (False, True):
             model = DistributedDataParallel(Toy())
             loss: Loss = GatheredLoss(model, case.loss(model))
             loss = CachedLoss(model, loss, mini_batch_size=3) if is_cached else loss
-            rows = (SIZE, rank * share, (rank + 1) * share)
             found[case.name, is_cached] = value_and_gradients(loss, model, case.features(*rows), case.targets(*rows))
+    for name, options in ROUTED.items():
+        inner = Routed(options.get("frozen", ""))
+        model = DistributedDataParallel(inner)
+        found["routed", name] = routed(model, rows, mini_batch_size=3)
+    model = DistributedDataParallel(Toy(), static_graph=True)
+    case = next(case for case in CASES if case.name == "MultipleNegativesRankingLoss")
+    loss = CachedLoss(model, GatheredLoss(model, case.loss(model)), mini_batch_size=3)
+    for _ in range(3):  # it learns in the first one
+        model.zero_grad()
+        found["static graph"] = value_and_gradients(loss, model, case.features(*rows), None)
     found["compared"] = compared(rank, share)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
