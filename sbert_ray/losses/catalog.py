@@ -25,9 +25,8 @@ class Entry:
     family: str
     """One of `FAMILIES`."""
     summary: str
-    columns: tuple[str, ...]
-    """Alternatives, each as in ``(anchor, positive)``."""
-    labels: str
+    data: tuple[tuple[str, str], ...]
+    """Alternatives of columns, as in ``(anchor, positive)``, and of the labels that go with them."""
 
 
 def entries() -> list[Entry]:
@@ -51,10 +50,10 @@ def _entry(name: str, loss: type, family: str) -> Entry:
     if said is None:
         raise ValueError(f"the documentation of {name} must say 'Columns: ... Labels: ...'")
     if other := re.fullmatch(r"those of `(\w+)`", said["columns"]):
-        same = _entry(other[1], LOSSES[other[1]], family)
-        return Entry(name, family, summary, same.columns, same.labels)
-    columns = re.split(r",? or (?=\()", said["columns"])
-    return Entry(name, family, summary, tuple(columns), said["labels"])
+        return Entry(name, family, summary, _entry(other[1], LOSSES[other[1]], family).data)
+    columns, labels = re.split(r" or (?=\()", said["columns"]), said["labels"].split("; or ")
+    labels = labels if len(labels) == len(columns) else [said["labels"]] * len(columns)
+    return Entry(name, family, summary, tuple(zip(columns, labels, strict=True)))
 
 
 def _plain(text: str) -> str:
@@ -66,8 +65,8 @@ def by_data(found: Iterable[Entry]) -> str:
     """Return the table from data to losses."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}
     for entry in found:
-        for columns in entry.columns:
-            row = rows.setdefault((columns, entry.labels), {family: [] for family in FAMILIES})
+        for data in entry.data:
+            row = rows.setdefault(data, {family: [] for family in FAMILIES})
             row[entry.family].append(f"`{entry.name}`")
     lines = ["| columns | labels | " + " | ".join(FAMILIES) + " |", "|---|---|---|---|---|"]
     for (columns, labels), names in sorted(rows.items(), key=lambda row: (row[0][0] == WRAPPED, row[0])):

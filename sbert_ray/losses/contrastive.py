@@ -196,13 +196,13 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     ) -> None:
         super().__init__(
             model,
-            scale,
-            similarity_fct,
-            gather_across_devices,
-            directions,
-            partition_mode,
-            hardness_mode,
-            hardness_strength,
+            scale=scale,
+            similarity_fct=similarity_fct,
+            gather_across_devices=gather_across_devices,
+            directions=directions,
+            partition_mode=partition_mode,
+            hardness_mode=hardness_mode,
+            hardness_strength=hardness_strength,
         )
         self.mini_batches = MiniBatches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)
 
@@ -232,11 +232,20 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
         gather_across_devices: bool = False,
     ) -> None:
         both: tuple[Direction, ...] = ("query_to_doc", "doc_to_query")
-        super().__init__(model, scale, similarity_fct, gather_across_devices, both, "per_direction")
+        super().__init__(
+            model,
+            scale=scale,
+            similarity_fct=similarity_fct,
+            gather_across_devices=gather_across_devices,
+            directions=both,
+            partition_mode="per_direction",
+        )
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return the constructor's arguments, and what they come to, for model cards."""
-        return super().get_config_dict() | {"directions": self.directions, "partition_mode": self.partition_mode}
+        """Return what the loss comes to, for model cards."""
+        settings = ("scale", "similarity_fct", "gather_across_devices", "directions", "partition_mode")
+        every = MultipleNegativesRankingLoss(None, **{name: getattr(self, name) for name in settings})
+        return every.get_config_dict() | super().get_config_dict()
 
 
 class CachedMultipleNegativesSymmetricRankingLoss(MultipleNegativesSymmetricRankingLoss):

@@ -197,12 +197,12 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
     ) -> None:
         super().__init__(
             model,
-            guide,
-            temperature,
-            margin_strategy,
-            margin,
-            contrast_anchors,
-            contrast_positives,
-            gather_across_devices,
+            guide=guide,
+            temperature=temperature,
+            margin_strategy=margin_strategy,
+            margin=margin,
+            contrast_anchors=contrast_anchors,
+            contrast_positives=contrast_positives,
+            gather_across_devices=gather_across_devices,
         )
         self.mini_batches = MiniBatches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)

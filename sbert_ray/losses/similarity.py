@@ -73,8 +73,8 @@ class AnglELoss(CoSENTLoss):
     Rows of more than two columns are pairs of the anchor with its positive, and with each of its negatives; their
     scores are y and 1 - y, with y = 1 for rows without labels.
 
-    Columns: (sentence_A, sentence_B), or (anchor, positive, negative_1, ..., negative_n). Labels: similarity score,
-    or none.
+    Columns: (sentence_A, sentence_B) or (anchor, positive, negative_1, ..., negative_n). Labels: similarity score; or
+    similarity score of the positive, or none.
 
     Args:
         model: Embeds the columns.

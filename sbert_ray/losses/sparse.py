@@ -48,13 +48,13 @@ class SparseMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     ) -> None:
         super().__init__(
             model,
-            scale,
-            similarity_fct,
-            gather_across_devices,
-            directions,
-            partition_mode,
-            hardness_mode,
-            hardness_strength,
+            scale=scale,
+            similarity_fct=similarity_fct,
+            gather_across_devices=gather_across_devices,
+            directions=directions,
+            partition_mode=partition_mode,
+            hardness_mode=hardness_mode,
+            hardness_strength=hardness_strength,
         )
 
 
@@ -183,7 +183,13 @@ class SparseDistillKLDivLoss(DistillKLDivLoss):
         student_temperature: float | None = None,
         teacher_temperature: float | None = None,
     ) -> None:
-        super().__init__(model, similarity_fct, temperature, student_temperature, teacher_temperature)
+        super().__init__(
+            model,
+            similarity_fct=similarity_fct,
+            temperature=temperature,
+            student_temperature=student_temperature,
+            teacher_temperature=teacher_temperature,
+        )
 
 
 class SparseMSELoss(MSELoss):

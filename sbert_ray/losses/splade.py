@@ -169,13 +169,13 @@ class CachedSpladeLoss(SpladeLoss):
         super().__init__(
             model,
             loss,
-            document_regularizer_weight,
-            query_regularizer_weight,
-            document_regularizer,
-            query_regularizer,
-            document_regularizer_threshold,
-            query_regularizer_threshold,
-            use_document_regularizer_only,
+            document_regularizer_weight=document_regularizer_weight,
+            query_regularizer_weight=query_regularizer_weight,
+            document_regularizer=document_regularizer,
+            query_regularizer=query_regularizer,
+            document_regularizer_threshold=document_regularizer_threshold,
+            query_regularizer_threshold=query_regularizer_threshold,
+            use_document_regularizer_only=use_document_regularizer_only,
         )
         check_embeds_with_model(self)
         self.mini_batches = MiniBatches(mini_batch_size, mini_batch_num_tokens, show_progress_bar)

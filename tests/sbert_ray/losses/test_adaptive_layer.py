@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from sbert_ray import SentenceTransformer, losses
+from sbert_ray import SentenceTransformer, SparseEncoder, losses
 from sbert_ray.losses import (
     AdaptiveLayerLoss,
     CachedMultipleNegativesRankingLoss,
@@ -14,6 +14,7 @@ from sbert_ray.losses import (
     MultipleNegativesRankingLoss,
     SpladeLoss,
 )
+from sbert_ray.modules import Router, WeightedLayerPooling
 from tests.sbert_ray.losses.cases import Toy
 from tests.sbert_ray.losses.compare import assert_close, features_of, peer_losses, run, text_columns
 
@@ -120,6 +121,23 @@ def test_a_model_without_layers_is_refused() -> None:
     model = Toy()
     with pytest.raises(ValueError, match="needs a model that begins with a transformer of several layers"):
         AdaptiveLayerLoss(model, MultipleNegativesRankingLoss(model))([{"x": torch.zeros(2, 6).double()}] * 2)
+
+
+def test_a_model_whose_pooling_reads_all_layers_is_refused(tiny_model: SentenceTransformer) -> None:
+    modules = [tiny_model[0], WeightedLayerPooling(16, num_hidden_layers=2, layer_start=1), *list(tiny_model)[1:]]
+    model = SentenceTransformer(modules=modules, device="cpu")
+    with pytest.raises(ValueError, match="takes layer by layer, which a WeightedLayerPooling reads all at once"):
+        AdaptiveLayerLoss(model, MultipleNegativesRankingLoss(model))
+
+
+def test_models_without_token_embeddings_are_refused(tiny_model: SentenceTransformer, tiny_splade) -> None:
+    routed = SentenceTransformer(modules=[Router({"text": list(tiny_model)}, "text")], device="cpu")
+    for model, kind in (
+        (routed, "Router"),
+        (SparseEncoder(str(tiny_splade), device="cpu"), "Transformer for fill-mask"),
+    ):
+        with pytest.raises(ValueError, match=rf"transformer of several layers for feature-extraction, got {kind}"):
+            AdaptiveLayerLoss(model, MultipleNegativesRankingLoss(model))
 
 
 def test_config_is_that_of_the_peer(tiny_pair) -> None:

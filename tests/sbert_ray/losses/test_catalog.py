@@ -17,16 +17,24 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_loss_says_what_it_takes() -> None:
     for entry in entries():
-        assert entry.columns, entry
-        assert entry.labels, entry
+        assert entry.data, entry
+        assert all(columns and labels for columns, labels in entry.data), entry
         assert re.fullmatch(r"[`A-Z].*\.", entry.summary), entry
+
+
+def test_alternatives_of_columns_may_have_labels_of_their_own() -> None:
+    [entry] = [entry for entry in entries() if entry.name == "AnglELoss"]
+    assert entry.data == (
+        ("(sentence_A, sentence_B)", "similarity score"),
+        ("(anchor, positive, negative_1, ..., negative_n)", "similarity score of the positive, or none"),
+    )
 
 
 def test_alternatives_are_rows_of_their_own() -> None:
     found = [
-        Entry("ALoss", "SentenceTransformer", "A.", ("(a, b)", "(a, b, c)"), "none"),
-        Entry("BLoss", "CrossEncoder", "B.", ("(a, b)",), "none"),
-        Entry("CLoss", "SparseEncoder", "C.", ("those of the wrapped loss",), "those of the wrapped loss"),
+        Entry("ALoss", "SentenceTransformer", "A.", (("(a, b)", "none"), ("(a, b, c)", "none"))),
+        Entry("BLoss", "CrossEncoder", "B.", (("(a, b)", "none"),)),
+        Entry("CLoss", "SparseEncoder", "C.", (("those of the wrapped loss",) * 2,)),
     ]
     assert by_data(found).splitlines()[2:] == [
         "| (a, b) | none | `ALoss` |  | `BLoss` |",

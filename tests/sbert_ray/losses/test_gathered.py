@@ -80,6 +80,17 @@ def test_each_worker_has_the_share_that_the_peer_gives_it(workers) -> None:
             torch.testing.assert_close(mine, other)
 
 
+def test_what_is_drawn_is_the_first_workers(workers) -> None:
+    drawn = [worker["draws"]["drawn"] for worker in workers]
+    assert all(other == drawn[0] for other in drawn)
+    assert len({tuple(dims) for dims in drawn[0]}) > 1
+
+
+def test_labels_of_other_shapes_are_refused_by_all_workers(workers) -> None:
+    for worker in workers:
+        assert "gathering needs labels of one shape per row on all workers, got [(1,), (2,)" in worker["draws"]["error"]
+
+
 def test_one_process_gathers_nothing() -> None:
     columns = [torch.randn(3, 4), torch.randn(3, 4)]
     batch = join_batches(columns, None, gather=True)

@@ -10,11 +10,16 @@ from sbert_ray.losses import (
     CachedLoss,
     CachedSpladeLoss,
     ContrastiveTensionLossInBatchNegatives,
+    CoSENTLoss,
     GatheredLoss,
+    GISTEmbedLoss,
     Loss,
     MatryoshkaLoss,
+    MSELoss,
     MultipleNegativesRankingLoss,
+    SoftmaxLoss,
 )
+from sbert_ray.losses.wrapper import WrapperLoss
 from tests.sbert_ray.losses.cases import CASES, Case, D, Toy
 from tests.sbert_ray.losses.compare import columns_of, features_of, text_columns
 
@@ -126,6 +131,47 @@ def test_a_loss_without_a_model_is_for_embeddings_alone() -> None:
     assert loss.compute_loss_from_embeddings(columns_of(2, 3, 4)).isfinite()
     with pytest.raises(ValueError, match="MultipleNegativesRankingLoss has no model"):
         loss([{"x": torch.zeros(1, 6)}] * 2)
+
+
+def test_a_wrapper_and_what_it_wraps_have_one_model(tiny_model: SentenceTransformer) -> None:
+    inner = MultipleNegativesRankingLoss(None)
+    wrapper = MatryoshkaLoss(tiny_model, inner, [16, 4])
+    assert inner.model is tiny_model
+    assert total(wrapper(features_of(tiny_model, text_columns(2)))).isfinite()
+    with pytest.raises(ValueError, match=r"CachedLoss and the \w+Loss in it must have the same model"):
+        CachedLoss(Toy(), inner)
+
+
+def test_a_wrapper_passes_on_all_that_a_loss_may_do_its_own_way() -> None:
+    """So that no wrapper forgets what a loss does otherwise than others."""
+    private = {"forward", "value", "share", "joined", "compute_loss_from_embeddings", "get_config_dict"}
+    of_caching = {"mini_batch_size", "mini_batch_num_tokens"}  # which read what is passed on
+    about = {"label_hint", "needs_wrapper", "runs_model"}
+    public = {name for name in vars(Loss) if not name.startswith("_")}
+    assert public - private - of_caching - about <= set(vars(WrapperLoss))
+
+
+def test_wrappers_take_the_embeddings_that_the_wrapped_loss_takes() -> None:
+    columns, guide = columns_of(2, 4, 6), torch.stack(columns_of(2, 4, 3), dim=1)
+    plain = GISTEmbedLoss(None, None).compute_loss_from_embeddings(columns, guide)
+    for wrapper in (CachedLoss, GatheredLoss):
+        found = wrapper(None, GISTEmbedLoss(None, None)).compute_loss_from_embeddings(columns, guide)
+        torch.testing.assert_close(found, plain)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda model: SoftmaxLoss(model, 16, 2), lambda model: MSELoss(model, projection_dim=8)],
+    ids=["classifier", "projection"],
+)
+def test_embeddings_are_not_cut_for_a_layer_that_takes_whole_ones(tiny_model: SentenceTransformer, make) -> None:
+    with pytest.raises(ValueError, match=r"MatryoshkaLoss cuts embeddings, and \w+ has a layer .* for whole ones"):
+        MatryoshkaLoss(tiny_model, make(tiny_model), [16, 4])
+
+
+def test_labels_must_be_a_tensor() -> None:
+    with pytest.raises(TypeError, match="CoSENTLoss takes labels as a tensor, got list"):
+        CoSENTLoss(None).compute_loss_from_embeddings(columns_of(2, 2, 4), [0.1, 0.2])
 
 
 def test_wrappers_that_embed_refuse_losses_that_embed_otherwise(tiny_model: SentenceTransformer) -> None:

@@ -13,6 +13,7 @@ from sbert_ray.losses import (
     CSRLoss,
     CSRReconstructionLoss,
     FlopsLoss,
+    SparseMSELoss,
     SparseMultipleNegativesRankingLoss,
     SpladeLoss,
 )
@@ -165,11 +166,20 @@ def test_components_sum_up_to_what_is_regularized() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_components_of_the_wrapped_loss_keep_their_names() -> None:
+def test_regularizers_within_each_other_add_up() -> None:
     columns = [column.relu() for column in columns_of(2, 4, 6)]
     inner = SpladeLoss(None, SparseMultipleNegativesRankingLoss(None), 0.5)
     found = SpladeLoss(None, inner, 0.1).compute_loss_from_embeddings(columns)
-    assert found.keys() == {"base_loss", "document_regularizer_loss"}
+    base = SparseMultipleNegativesRankingLoss(None).compute(columns, None)
+    expected = {"base_loss": base, "document_regularizer_loss": 0.6 * FlopsLoss(None).compute(columns[1:], None)}
+    torch.testing.assert_close(found, expected)
+
+
+def test_documents_must_be_there() -> None:
+    with pytest.raises(ValueError, match="there are none; say use_document_regularizer_only=True"):
+        SpladeLoss(None, SparseMSELoss(None), 0.1).compute_loss_from_embeddings(
+            columns_of(1, 3, 4), columns_of(1, 3, 4)[0]
+        )
 
 
 def test_a_threshold_needs_the_default_regularizer() -> None:

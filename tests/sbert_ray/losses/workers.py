@@ -1,5 +1,6 @@
 """Processes that compute losses together, over gloo: started by test_gathered.py."""
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from sbert_ray import losses
-from sbert_ray.losses import CachedLoss, GatheredLoss, Loss
+from sbert_ray.losses import CachedLoss, GatheredLoss, Loss, MatryoshkaLoss
 from sbert_ray.losses.contrastive import DIRECTIONS
 from tests.sbert_ray.losses.cases import CASES, Routed, Toy
 from tests.sbert_ray.losses.compare import columns_of
@@ -78,6 +79,25 @@ def routed(model: torch.nn.Module, rows: tuple[int, ...] = (SIZE,), **options: A
     return value_and_gradients(CachedLoss(model, loss, **options) if options else loss, model, features, None)
 
 
+def draws(rank: int) -> dict[str, Any]:
+    """What workers of other random numbers draw, and what becomes of labels that do not fit each other's."""
+    random.seed(rank)
+    model = Toy()
+    loss = MatryoshkaLoss(model, GatheredLoss(model, losses.MultipleNegativesRankingLoss(model)), range(1, 9), None, 2)
+    drawn = []
+    for _ in range(5):
+        loss.draw()
+        drawn.append(list(loss._drawn))
+    columns = [torch.randn(3, 4) for _ in range(3)]
+    try:
+        GatheredLoss(None, losses.MarginMSELoss(None)).compute_loss_from_embeddings(
+            columns, torch.zeros(3, 1 + rank % 2)
+        )
+    except ValueError as error:
+        return {"drawn": drawn, "error": str(error)}
+    return {"drawn": drawn}
+
+
 def main(rank: int, world_size: int, folder: Path) -> None:
     dist.init_process_group("gloo", f"file://{folder / 'rendezvous'}", rank=rank, world_size=world_size)
     share = SIZE // world_size
@@ -99,6 +119,7 @@ def main(rank: int, world_size: int, folder: Path) -> None:
     for _ in range(3):  # it learns in the first one
         model.zero_grad()
         found["static graph"] = value_and_gradients(loss, model, case.features(*rows), None)
+    found["draws"] = draws(rank)
     found["compared"] = compared(rank, share)
     torch.save(found, folder / f"{rank}.pt")
     dist.destroy_process_group()
