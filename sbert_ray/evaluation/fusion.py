@@ -42,6 +42,8 @@ class ReciprocalRankFusionEvaluator(Evaluator):
         methods, doi:10.1145/1571941.1572114.
     """
 
+    card_options = ("at_k", "rrf_k", "write_predictions")
+
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
         dense_samples: Sequence[Mapping[str, Any]],

@@ -39,6 +39,9 @@ class EmbeddingSimilarityEvaluator(EmbeddingEvaluator):
         ValueError: The columns are empty or differ in length, or a similarity or the precision is unknown.
     """
 
+    card_name = "Semantic Similarity"
+    card_options = ("precision", "truncate_dim")
+
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
         sentences1: Sequence[Any],

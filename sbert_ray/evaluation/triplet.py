@@ -67,6 +67,11 @@ class TripletEvaluator(EmbeddingEvaluator):
         anchors, positives, negatives = zip(*(example.texts for example in examples), strict=True)
         return cls(list(anchors), list(positives), list(negatives), **kwargs)
 
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the options by name that a model's card tells, those that are given."""
+        margin = {"margin": self.margin} if any(self.margin.values()) else {}
+        return margin | super().get_config_dict()
+
     def evaluate(self, model: Any) -> Result:
         """Return the accuracies."""
         anchors = self.embed_inputs(model, self.anchors, QUERY, "anchor")
