@@ -241,6 +241,18 @@ def chosen_similarities(names: "Sequence[str | SimilarityFunction] | None", main
     return chosen
 
 
+def check_gold(scores: Sequence[Any]) -> None:
+    """Make sure that gold scores are numbers.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for row, score in enumerate(scores):
+        # NumPy's and torch's scalars are numbers too, if not all of them Real
+        if isinstance(score, str) or not hasattr(score, "__float__"):
+            raise ValueError(f"scores must be numbers, got {score!r} in row {row}")
+
+
 def check_lengths(**columns: Sequence[Any]) -> None:
     """Make sure that columns have rows, all as many.
 

@@ -3,7 +3,7 @@
 Shapes: K documents of a query, embeddings of dimension D.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,13 @@ def _listed(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(texts: Any) -> list[Any]:
-    """Return texts in a list, also a single one."""
+    """Return texts in a list, also a single one.
+
+    Raises:
+        ValueError: There are none to speak of.
+    """
+    if not isinstance(texts, Iterable):
+        raise ValueError(f"documents must be a text or texts, got {texts!r}")
     return [texts] if isinstance(texts, str) else list(texts)
 
 

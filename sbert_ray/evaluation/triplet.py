@@ -1,6 +1,7 @@
 """Triplets: is an anchor nearer to its positive than to its negative?"""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Self
 
 from sbert_ray.evaluation.encoding import DOCUMENT, QUERY, EmbeddingEvaluator
@@ -93,9 +94,10 @@ class TripletEvaluator(EmbeddingEvaluator):
 def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
     names = SimilarityFunction.possible_values()
     if not isinstance(margin, Mapping):
-        if margin is not None and not isinstance(margin, (int, float)):
+        if margin is not None and not isinstance(margin, Real):  # NumPy's numbers too
             raise ValueError(f"margin must be a number, or numbers by similarity, got {margin!r}")
-        return dict.fromkeys(names, margin or 0.0)
-    if unknown := sorted(margin.keys() - names):
+        return dict.fromkeys(names, float(margin or 0.0))
+    given = {getattr(name, "value", name): float(value) for name, value in margin.items()}
+    if unknown := sorted(given.keys() - names):
         raise ValueError(f"margin must be by similarities among {names}, got {unknown}")
-    return dict.fromkeys(names, 0.0) | dict(margin)
+    return dict.fromkeys(names, 0.0) | given

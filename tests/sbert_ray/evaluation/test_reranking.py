@@ -52,6 +52,8 @@ def test_wrong_input_is_refused() -> None:
         RerankingEvaluator([{"query": "q", "positive": [], "negative": ["a"]}])
     with pytest.raises(ValueError, match=r"must have 'query', 'positive' and 'negative', got one without \['query'"):
         RerankingEvaluator([{"positive": [], "negative": ["a"]}])
+    with pytest.raises(ValueError, match="documents must be a text or texts, got None"):
+        RerankingEvaluator([{"query": "q", "positive": None, "negative": ["a"]}])
     with pytest.raises(ValueError, match="at_k must be positive, got 0"):
         RerankingEvaluator(SAMPLES, at_k=0)
 
