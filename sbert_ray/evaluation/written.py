@@ -26,7 +26,7 @@ from sbert_ray.embeddings import without_csr_warning
 from sbert_ray.quantization import BINARY_PRECISIONS, SCALAR_PRECISIONS, dequantize_embeddings
 
 SPARSE = ("indices", "values")
-_ROWS = 65_536  # of a file, at a time
+_ROWS = 8_192  # of a file, at a time
 _CALIBRATION = "_manifest/calibration.json"
 _SAME = ("similarity", "precision", "dimension", "revision")  # in all files, where they tell them
 
