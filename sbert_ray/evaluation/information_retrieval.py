@@ -124,7 +124,8 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
                 f"corpus_chunk_size={self.corpus_chunk_size} and {ks}"
             )
         main, known = self.main_score_function, list(self.score_functions)
-        if main is not None and known and main not in known:
+        known = known or SimilarityFunction.possible_values()
+        if main is not None and main not in known:
             raise ValueError(f"main_score_function must be one of {known}, got {main!r}")
 
     def _check_documents(self) -> None:

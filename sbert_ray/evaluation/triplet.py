@@ -93,11 +93,12 @@ class TripletEvaluator(EmbeddingEvaluator):
 
 def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
     names = SimilarityFunction.possible_values()
+    values = margin.values() if isinstance(margin, Mapping) else [margin or 0.0]
+    if not all(isinstance(value, Real) for value in values):  # NumPy's numbers are too
+        raise ValueError(f"margin must be a number, or numbers by similarity, got {margin!r}")
     if not isinstance(margin, Mapping):
-        if margin is not None and not isinstance(margin, Real):  # NumPy's numbers too
-            raise ValueError(f"margin must be a number, or numbers by similarity, got {margin!r}")
         return dict.fromkeys(names, float(margin or 0.0))
-    given = {getattr(name, "value", name): float(value) for name, value in margin.items()}
+    given = {str(getattr(name, "value", name)): float(value) for name, value in margin.items()}
     if unknown := sorted(given.keys() - names):
         raise ValueError(f"margin must be by similarities among {names}, got {unknown}")
     return dict.fromkeys(names, 0.0) | given

@@ -137,6 +137,7 @@ class Plain:
         (DATA, {"corpus_chunk_size": 0}, "corpus_chunk_size and every k must be positive"),
         (DATA, {"mrr_at_k": [0]}, "every k must be positive"),
         (DATA, {"ndcg_at_k": []}, "ndcg_at_k have one"),
+        (DATA, {"main_score_function": "cosin"}, r"main_score_function must be one of \['cosine', .*, got 'cosin'"),
         (DATA, {"mrr_at_k": 10}, r"every at_k must be ranks, such as \[1, 10\], got \(10, "),
         ((QUERIES, CORPUS, {"q1": "d10"}), {}, "relevant_docs must have sets of ids, got 'd10'"),
         (

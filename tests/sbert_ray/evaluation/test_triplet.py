@@ -56,3 +56,5 @@ def test_margins_are_numbers_of_any_kind() -> None:
     expected = TripletEvaluator(*columns, margin={"cosine": 0.5})(Texts())
     for margin in (np.float32(0.5), {SimilarityFunction.COSINE: np.float64(0.5)}):
         assert TripletEvaluator(*columns, margin=margin)(Texts()) == expected
+    with pytest.raises(ValueError, match=r"numbers by similarity, got \{'cosine': None\}"):
+        TripletEvaluator(*columns, margin={"cosine": None})
