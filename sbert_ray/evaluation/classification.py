@@ -1,11 +1,13 @@
 """Binary classification of pairs of texts by their similarity."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sbert_ray.evaluation import metrics as of
 from sbert_ray.evaluation.encoding import EmbeddingEvaluator
@@ -70,13 +72,7 @@ class BinaryClassificationEvaluator(EmbeddingEvaluator):
 
     def evaluate(self, model: Any) -> Result:
         """Return the metrics."""
-        texts = list(dict.fromkeys([*self.sentences1, *self.sentences2]))
-        rows = {text: row for row, text in enumerate(texts)}
-        embeddings = self.embed_inputs(model, texts)
-        pair = [
-            embeddings.index_select(0, torch.tensor([rows[text] for text in column], device=embeddings.device))
-            for column in (self.sentences1, self.sentences2)
-        ]
+        pair = self._pair(model)
         names = similarity_names(self.similarity_fn_names, model)
         metrics: dict[str, float] = {}
         for name in names:
@@ -88,6 +84,17 @@ class BinaryClassificationEvaluator(EmbeddingEvaluator):
             keys = [key.removeprefix(f"{names[0]}_") for key in metrics if key.startswith(f"{names[0]}_")]
             metrics |= {f"max_{key}": max(metrics[f"{name}_{key}"] for name in names) for key in keys}
         return Result(metrics, row, f"{names[0] if len(names) == 1 else 'max'}_ap")
+
+    def _pair(self, model: Any) -> list[Tensor]:
+        """Return the embeddings of both columns, each text embedded once."""
+        columns = (self.sentences1, self.sentences2)
+        try:
+            rows = {text: row for row, text in enumerate(dict.fromkeys(chain(*columns)))}
+        except TypeError:  # texts and images in dicts, say, which have no hash
+            return [self.embed_inputs(model, column) for column in columns]
+        embeddings = self.embed_inputs(model, list(rows))
+        places = (torch.tensor([rows[text] for text in column], device=embeddings.device) for column in columns)
+        return [embeddings.index_select(0, place) for place in places]
 
 
 def binary_metrics(scores: NDArray[np.floating], labels: Sequence[int], sign: int = 1) -> dict[str, float]:

@@ -7,10 +7,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sbert_ray.embeddings import to_coo, truncate_embeddings
+from sbert_ray.embeddings import csr_rows, is_sparse, to_coo, to_csr, truncate_embeddings
 from sbert_ray.evaluation.evaluator import Evaluator
 from sbert_ray.similarity import to_tensor
 
@@ -22,6 +23,7 @@ _HINTS = ("show_progress_bar", "convert_to_tensor", "convert_to_numpy", "convert
 class EmbeddingEvaluator(Evaluator):
     """An evaluator that embeds texts."""
 
+    card_options: tuple[str, ...] = ("truncate_dim",)
     batch_size: int
     show_progress_bar: bool | None
     truncate_dim: int | None
@@ -53,6 +55,9 @@ class EmbeddingEvaluator(Evaluator):
             **options,
         )
 
+    def count(self, embeddings: Tensor, column: str) -> None:
+        """Take notice of embeddings (N, D) of a column that the evaluator was given."""
+
 
 def embed(
     model: Any, texts: Sequence[Any], role: str = ANY, *, truncate_dim: int | None = None, **options: Any
@@ -68,14 +73,20 @@ def embed(
 
     Raises:
         ValueError: The model takes no such option, and it changes embeddings; or it returns something else than N
-            embeddings.
+            embeddings; or ``truncate_dim`` is not positive.
+        TypeError: The model has no ``encode``, or it returns something else than embeddings.
     """
+    if truncate_dim is not None and truncate_dim < 1:
+        raise ValueError(f"truncate_dim must be positive, got {truncate_dim}")  # before hours of work
     encode = _encoder(model, role)
     takes = _taken(encode)
     if takes("truncate_dim"):
         options["truncate_dim"] = truncate_dim
     embeddings = encode(texts, **_given(encode, takes, options | {"convert_to_tensor": True}))
-    return _matrix(embeddings, len(texts), truncate_dim)
+    matrix = as_matrix(embeddings)
+    if matrix.ndim != 2 or len(matrix) != len(texts):
+        raise ValueError(f"encode must return an embedding for each of {len(texts)} texts, got {tuple(matrix.shape)}")
+    return _truncated(matrix, truncate_dim)
 
 
 def predict(model: Any, pairs: Sequence[Any], **options: Any) -> Any:
@@ -83,13 +94,17 @@ def predict(model: Any, pairs: Sequence[Any], **options: Any) -> Any:
 
     Raises:
         ValueError: The model takes no such option, and it changes scores.
+        TypeError: The model has no ``predict``.
     """
+    if not callable(getattr(model, "predict", None)):
+        raise TypeError(f"the model must have a method predict, got {type(model).__name__}")
     takes = _taken(model.predict)
     scores = model.predict(pairs, **_given(model.predict, takes, options | {"convert_to_numpy": True}))
     if isinstance(scores, Sequence) and scores and isinstance(scores[0], Tensor):
         scores = torch.stack(list(scores))
     if isinstance(scores, Tensor):
         scores = scores.detach().cpu().float().numpy()
+    scores = np.asarray(scores)
     if len(scores) != len(pairs):
         raise ValueError(f"predict must return a score for each of {len(pairs)} pairs, got {len(scores)}")
     return scores
@@ -110,7 +125,8 @@ def _taken(function: Callable[..., Any]) -> Callable[[str], bool]:
     except (TypeError, ValueError):  # it is not written in Python
         return lambda name: name == "batch_size"
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return lambda name: takes_all or name in parameters
+    by_name = {name for name, parameter in parameters.items() if parameter.kind is not parameter.POSITIONAL_ONLY}
+    return lambda name: takes_all or name in by_name
 
 
 def _given(function: Callable[..., Any], takes: Callable[[str], bool], options: dict[str, Any]) -> dict[str, Any]:
@@ -123,12 +139,61 @@ def _given(function: Callable[..., Any], takes: Callable[[str], bool], options: 
     return given
 
 
-def _matrix(embeddings: Any, num_texts: int, truncate_dim: int | None) -> Tensor:
-    if isinstance(embeddings, (list, tuple)) and embeddings and isinstance(embeddings[0], Tensor):
-        embeddings = torch.stack(list(embeddings))
-    matrix = to_tensor(embeddings).detach()
-    if matrix.ndim != 2 or len(matrix) != num_texts:
-        raise ValueError(f"encode must return an embedding for each of {num_texts} texts, got {tuple(matrix.shape)}")
+def as_matrix(embeddings: Any) -> Tensor:
+    """Return embeddings of any kind as a tensor in float32 or float64, strided or coalesced COO.
+
+    Args:
+        embeddings: An array, a tensor, dense or sparse, a list of either by rows, or a matrix of SciPy.
+
+    Raises:
+        TypeError: They are something else.
+    """
+    if hasattr(embeddings, "tocoo"):  # SciPy's, told without importing it
+        matrix = embeddings.tocoo()
+        indices = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
+        values = torch.from_numpy(matrix.data)
+        embeddings = torch.sparse_coo_tensor(indices, values, matrix.shape, check_invariants=False)
+    if not isinstance(embeddings, (list, tuple, np.ndarray, Tensor)):
+        kind = type(embeddings).__name__
+        raise TypeError(f"embeddings must be an array, a tensor or a list of them, dense or sparse, got {kind}")
+    tensor = to_tensor(embeddings).detach()
+    return tensor if tensor.layout == torch.strided else to_coo(tensor)
+
+
+class GivenEmbeddings:
+    """Embeddings that a user has, read by rows.
+
+    Args:
+        embeddings: (N, D), of the kinds that `as_matrix` takes.
+        num_rows: How many there must be.
+
+    Raises:
+        ValueError: There are not so many.
+        TypeError: They are something else.
+    """
+
+    def __init__(self, embeddings: Any, num_rows: int) -> None:
+        # An array may be a memory map, and a list may be long: they become tensors by rows.
+        is_sliced = isinstance(embeddings, (np.ndarray, list, tuple)) or (
+            isinstance(embeddings, Tensor) and not is_sparse(embeddings)
+        )
+        self._embeddings = embeddings if is_sliced else to_csr(as_matrix(embeddings))
+        if len(self._embeddings) != num_rows:
+            raise ValueError(f"corpus_embeddings must be {num_rows}, one of each document, got {len(self._embeddings)}")
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Return rows ``start`` to ``stop`` as `as_matrix` does."""
+        if isinstance(self._embeddings, Tensor) and is_sparse(self._embeddings):
+            return to_coo(csr_rows(self._embeddings, start, stop))
+        return as_matrix(self._embeddings[start:stop])
+
+
+def _truncated(matrix: Tensor, truncate_dim: int | None) -> Tensor:
     if matrix.layout == torch.strided:
         return truncate_embeddings(matrix, truncate_dim)
-    return to_coo(matrix)
+    if truncate_dim is None or truncate_dim >= matrix.shape[1]:
+        return matrix
+    is_kept = matrix.indices()[1] < truncate_dim
+    indices, values = matrix.indices()[:, is_kept], matrix.values()[is_kept]
+    shape = (len(matrix), truncate_dim)
+    return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=True, check_invariants=False)

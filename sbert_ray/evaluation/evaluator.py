@@ -1,12 +1,16 @@
 """What an evaluator is: a callable from a model to metrics by name."""
 
 import csv
+import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from sbert_ray.similarity import SimilarityFunction
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -49,6 +53,10 @@ class Evaluator:
     write_csv = True
     """Whether to append the metrics to a file where a call gives a folder for it."""
     csv_file = ""
+    card_name = ""
+    """What a model's card calls the evaluator; the class's name in words if it is empty."""
+    card_options: tuple[str, ...] = ()
+    """The attributes that a model's card tells beside the metrics."""
 
     def __call__(
         self, model: Any, output_path: str | os.PathLike[str] | None = None, epoch: int = -1, steps: int = -1
@@ -61,7 +69,9 @@ class Evaluator:
             epoch: Written to the file.
             steps: Written to the file.
         """
-        return self.finish(self.evaluate(model), output_path, epoch, steps)
+        metrics = self.finish(self.evaluate(model), output_path, epoch, steps)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
 
     def evaluate(self, model: Any) -> Result:
         """Return what is to be told of a model."""
@@ -73,8 +83,11 @@ class Evaluator:
         """Write the row, set the primary metric, and return the metrics with the prefix."""
         if output_path is not None and self.write_csv:
             append_row(output_path, self.csv_file, {"epoch": epoch, "steps": steps} | result.row)
-        self.primary_metric = result.primary
-        return self.prefix_name_to_metrics(result.metrics, self.name)
+        metrics = self.prefix_name_to_metrics(result.metrics, self.name)
+        # Also where the metric's own name begins like the evaluator's, as cosine_ap of an evaluator named cosine.
+        self.primary_metric = f"{self.name}_{result.primary}" if self.name else result.primary
+        logger.info("%s: %s", self.description, ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        return metrics
 
     def prefix_name_to_metrics(self, metrics: Mapping[str, float], name: str) -> dict[str, float]:
         """Return metrics with ``{name}_`` before their names, and put it before the primary metric's too."""
@@ -85,10 +98,30 @@ class Evaluator:
         return {f"{name}_{key}": float(value) for key, value in metrics.items()}
 
     def store_metrics_in_model_card_data(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        """Tell the metrics to a model that keeps data for its card, as evaluators of users do."""
+        """Tell the metrics to a model that keeps data for its card; the evaluators of users may call it too.
+
+        Args:
+            model: Any; one without a ``set_evaluation_metrics`` of its ``model_card_data`` is told nothing.
+            args: The metrics by name, the epoch and the step.
+            kwargs: The same by name.
+        """
         store = getattr(getattr(model, "model_card_data", None), "set_evaluation_metrics", None)
         if store is not None:
             store(self, *args, **kwargs)
+
+    @property
+    def description(self) -> str:
+        """What a model's card calls the evaluator."""
+        if self.card_name:
+            return self.card_name
+        name = type(self).__name__.partition("Evaluator")[0]
+        name = f"CrossEncoder{name[2:]}" if name.startswith("CE") else name
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the options by name that a model's card tells, those that are given."""
+        options = {name: getattr(self, name) for name in self.card_options}
+        return {name: value for name, value in options.items() if value is not None}
 
 
 BaseEvaluator = Evaluator
@@ -122,35 +155,62 @@ class SequentialEvaluator(Evaluator):
     def __call__(
         self, model: Any, output_path: str | os.PathLike[str] | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Return the metrics of all evaluators, which write their files if ``output_path`` is given."""
+        """Return the metrics of all evaluators, which write their files if ``output_path`` is given.
+
+        Raises:
+            ValueError: An evaluator returns no metrics, or not the one that it says is primary.
+        """
         together: dict[str, float] = {}
         scores = []
         for number, evaluator in enumerate(self.evaluators):
             metrics = evaluator(model, output_path, epoch, steps)
-            if not isinstance(metrics, dict):
+            if isinstance(metrics, dict):
+                scores.append(_primary(evaluator, metrics))
+            else:
                 metrics = {f"evaluator_{number}": metrics}
-            primary = getattr(evaluator, "primary_metric", None)
-            scores.append(metrics[primary if primary in metrics else next(iter(metrics))])
+                scores += metrics.values()
             together |= metrics
         self.primary_metric = "sequential_score"
         return together | {"sequential_score": self.main_score_function(scores)}
 
 
+def _primary(evaluator: Any, metrics: Mapping[str, float]) -> float:
+    """Return the primary one of an evaluator's metrics, which is the first where it does not say."""
+    primary = getattr(evaluator, "primary_metric", None)
+    primary = next(iter(metrics), None) if primary is None else primary
+    if primary is None or primary not in metrics:
+        kind = type(evaluator).__name__
+        raise ValueError(f"the primary metric of {kind} must be one of {list(metrics)}, got {primary!r}")
+    return metrics[primary]
+
+
 def append_row(folder: str | os.PathLike[str], file: str, row: Mapping[str, Any]) -> None:
-    """Append a row to a CSV file, with a header if the file is new."""
+    """Append a row to a CSV file, with a header where the file is new or its last header tells other columns."""
     path = Path(folder, file)
     path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
+    header = [str(name) for name in row]
+    known = _last_header(path, header[0])
+    if known not in ([], header):
+        logger.warning("%s has columns %s so far; from now on they are %s, under a new header", path, known, header)
     with path.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        if is_new:
-            writer.writerow(row.keys())
+        if known != header:
+            writer.writerow(header)
         writer.writerow(row.values())
 
 
+def _last_header(path: Path, first_column: str) -> list[str]:
+    """Return the last row that begins as headers do, or none."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        headers = [row for row in csv.reader(stream) if row[:1] == [first_column]]
+    return headers[-1] if headers else []
+
+
 def file_name(start: str, name: str, end: str = "_results.csv") -> str:
-    """Return the name of an evaluator's file, with the evaluator's name if it has one."""
-    return f"{start}{f'_{name}' if name else ''}{end}"
+    """Return the name of an evaluator's file, with the evaluator's name if it has one, and never another folder."""
+    return re.sub(r"[/\\]", "_", f"{start}{f'_{name}' if name else ''}{end}")
 
 
 def similarity_name(model: Any) -> str:
@@ -179,6 +239,18 @@ def chosen_similarities(names: "Sequence[str | SimilarityFunction] | None", main
     if main is not None and main not in chosen:
         raise ValueError(f"the main similarity must be one of similarity_fn_names {chosen}, got {main!r}")
     return chosen
+
+
+def check_gold(scores: Sequence[Any]) -> None:
+    """Make sure that gold scores are numbers.
+
+    Raises:
+        ValueError: One is not.
+    """
+    for row, score in enumerate(scores):
+        # NumPy's and torch's scalars are numbers too, if not all of them Real
+        if isinstance(score, str) or not hasattr(score, "__float__"):
+            raise ValueError(f"scores must be numbers, got {score!r} in row {row}")
 
 
 def check_lengths(**columns: Sequence[Any]) -> None:

@@ -35,12 +35,15 @@ class ReciprocalRankFusionEvaluator(Evaluator):
         write_predictions: Whether to write the fused rankings as JSON lines where a call gives a folder.
 
     Raises:
-        ValueError: The queries of the two differ, or there are none, or ``at_k`` is not positive.
+        ValueError: The queries of the two differ, or there are none, a row lacks what it needs, ``at_k`` is not
+            positive, or ``rrf_k`` is negative.
 
     References:
         Cormack, Clarke and Buettcher 2009, Reciprocal rank fusion outperforms Condorcet and individual rank learning
         methods, doi:10.1145/1571941.1572114.
     """
+
+    card_options = ("at_k", "rrf_k", "write_predictions")
 
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
@@ -66,6 +69,10 @@ class ReciprocalRankFusionEvaluator(Evaluator):
         self.csv_file = file_name("ReciprocalRankFusion_evaluation", name)
         self.predictions_file = file_name("ReciprocalRankFusion_evaluation", name, "_predictions.jsonl")
         self.primary_metric = f"ndcg@{at_k}"
+        for samples in (dense_samples, sparse_samples):
+            _check_samples(samples)
+        if rrf_k < 0:
+            raise ValueError(f"rrf_k must not be negative, got {rrf_k}")
         self._sparse = {sample["query_id"]: sample for sample in sparse_samples}
         dense = {sample["query_id"] for sample in dense_samples}
         if not dense or dense != self._sparse.keys():
@@ -105,6 +112,14 @@ class ReciprocalRankFusionEvaluator(Evaluator):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / self.predictions_file).open("w", encoding="utf-8") as stream:
             stream.writelines(json.dumps(prediction) + "\n" for prediction in predictions)
+
+
+def _check_samples(samples: Sequence[Mapping[str, Any]]) -> None:
+    for row, sample in enumerate(samples):
+        if missing := [name for name in ("query_id", "query", "positive", "documents") if name not in sample]:
+            raise ValueError(
+                f"samples must have query_id, query, positive and documents, got {missing} not in row {row}"
+            )
 
 
 def fuse(rankings: Sequence[Sequence[str]], rrf_k: int = 60) -> list[str]:

@@ -6,7 +6,7 @@ Shapes: Q queries, K hits of each, chunks of M documents, embeddings of dimensio
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sbert_ray.evaluation import metrics as of
-from sbert_ray.evaluation.encoding import DOCUMENT, QUERY, EmbeddingEvaluator
+from sbert_ray.evaluation.encoding import DOCUMENT, QUERY, EmbeddingEvaluator, GivenEmbeddings
 from sbert_ray.evaluation.evaluator import Result, file_name, similarity_name
+from sbert_ray.evaluation.id_order import id_ranks, merged
 from sbert_ray.search import Neighbors, nearest
 from sbert_ray.similarity import Similarity, SimilarityFunction
 
 logger = logging.getLogger(__name__)
 
 _SCORES = 2**24  # of queries and documents, as many are computed at a time
+_PROMPTS = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
 
 
 class InformationRetrievalEvaluator(EmbeddingEvaluator):
     """Metrics of the documents that are ranked first for each query.
 
     The metrics are ``{fn}_accuracy@k``, ``{fn}_precision@k``, ``{fn}_recall@k``, ``{fn}_ndcg@k``, ``{fn}_mrr@k`` and
-    ``{fn}_map@k``. Documents of equal scores are ranked by their ids, as strings. The corpus is read, embedded and
+    ``{fn}_map@k``. Documents of equal scores are ranked by their ids. The corpus is read, embedded and
     forgotten chunk by chunk; kept are the queries' embeddings, the best hits so far, and the corpus's ids.
 
     Args:
@@ -50,7 +52,8 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         write_csv: Whether to write a CSV file where a call gives a folder.
         truncate_dim: Keep so many leading dimensions.
         score_functions: Similarities by the names that the metrics get; the model's own if None.
-        main_score_function: Whose NDCG at the greatest k is the primary metric; if None, the greatest one's.
+        main_score_function: Whose NDCG at the greatest k is the primary metric; if None, that of the greatest one in
+            the first call, the first by name of equal ones.
         query_prompt: Passed on to the model as ``prompt``, for queries.
         query_prompt_name: Passed on to the model as ``prompt_name``, for queries.
         corpus_prompt: The same for documents.
@@ -61,6 +64,8 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         ValueError: No query has relevant documents, none of these is in the corpus, a number is not positive, or the
             main score function is unknown.
     """
+
+    card_options: tuple[str, ...] = ("truncate_dim", *_PROMPTS)
 
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
@@ -101,13 +106,31 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         self.truncate_dim = truncate_dim
         self.score_functions = dict(score_functions or {})
         self.main_score_function = _name(main_score_function)
-        self.query_prompts = {"prompt": query_prompt, "prompt_name": query_prompt_name}
-        self.corpus_prompts = {"prompt": corpus_prompt, "prompt_name": corpus_prompt_name}
+        self.query_prompt, self.query_prompt_name = query_prompt, query_prompt_name
+        self.corpus_prompt, self.corpus_prompt_name = corpus_prompt, corpus_prompt_name
         self.write_predictions = write_predictions
         self.csv_file = file_name("Information-Retrieval_evaluation", name)
-        self._check()
+        self._best_function: str | None = None
+        self._check_numbers()
+        self._check_documents()
 
-    def _check(self) -> None:
+    def _check_numbers(self) -> None:
+        ks = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
+        if any(not isinstance(at_k, Iterable) for at_k in ks):
+            raise ValueError(f"every at_k must be ranks, such as [1, 10], got {ks}")
+        if not self.ndcg_at_k or min(self.corpus_chunk_size, *(k for at_k in ks for k in at_k)) < 1:
+            raise ValueError(
+                "corpus_chunk_size and every k must be positive, and ndcg_at_k have one, got "
+                f"corpus_chunk_size={self.corpus_chunk_size} and {ks}"
+            )
+        main, known = self.main_score_function, list(self.score_functions)
+        known = known or SimilarityFunction.possible_values()
+        if main is not None and main not in known:
+            raise ValueError(f"main_score_function must be one of {known}, got {main!r}")
+
+    def _check_documents(self) -> None:
+        if text := next((ids for ids in self.relevant_docs.values() if isinstance(ids, str)), None):
+            raise ValueError(f"relevant_docs must have sets of ids, got {text!r}")
         if not self.queries_ids:
             raise ValueError("queries must have at least one with relevant documents, got none")
         known = set(self.corpus_ids)
@@ -117,15 +140,6 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
             if unknown == wanted:
                 raise ValueError(f"relevant_docs must name documents of the corpus, got {some}, that are not in it")
             logger.warning("relevant_docs names documents that are not in the corpus and so cannot be found: %s", some)
-        ks = (self.mrr_at_k, self.ndcg_at_k, self.accuracy_at_k, self.precision_recall_at_k, self.map_at_k)
-        if not self.ndcg_at_k or min(self.corpus_chunk_size, *(k for at_k in ks for k in at_k)) < 1:
-            raise ValueError(
-                "corpus_chunk_size and every k must be positive, and ndcg_at_k have one, got "
-                f"corpus_chunk_size={self.corpus_chunk_size} and {ks}"
-            )
-        main, known_functions = self.main_score_function, list(self.score_functions)
-        if main is not None and known_functions and main not in known_functions:
-            raise ValueError(f"main_score_function must be one of {known_functions}, got {main!r}")
 
     def __call__(
         self,
@@ -144,10 +158,13 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
             epoch: Written to the file.
             steps: Written to the file.
             corpus_model: Embeds the corpus instead of ``model``.
-            corpus_embeddings: The corpus's embeddings (N, D) in its order, instead of embedding it.
+            corpus_embeddings: The corpus's embeddings (N, D) in its order, instead of embedding it; dense or sparse,
+                an array, memory-mapped too, a tensor, or a list of them.
         """
         result = self.evaluate(model, corpus_model, corpus_embeddings, output_path)
-        return self.finish(result, output_path, epoch, steps)
+        metrics = self.finish(result, output_path, epoch, steps)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
 
     def evaluate(
         self,
@@ -164,34 +181,44 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         return self.result(hits)
 
     def search(self, model: Any, corpus_model: Any = None, corpus_embeddings: Any = None) -> dict[str, Neighbors]:
-        """Return the best documents of each query by score function: scores, and row numbers of ``corpus_ids``."""
+        """Return the best documents of each query by score function: scores, and row numbers of ``corpus_ids``.
+
+        Raises:
+            ValueError: A score is nan, or there are not as many ``corpus_embeddings`` as documents.
+        """
+        given = None if corpus_embeddings is None else GivenEmbeddings(corpus_embeddings, len(self.corpus_ids))
         functions = self.score_functions or _functions_of(model, self.main_score_function)
         k = max(k for at_k in self._all_ks() for k in at_k)
-        queries = self.embed_inputs(model, self.queries, QUERY, QUERY, **self.query_prompts)  # (Q, D)
-        ranks = _string_ranks(self.corpus_ids)
+        prompts = {"prompt": self.query_prompt, "prompt_name": self.query_prompt_name}
+        queries = self.embed_inputs(model, self.queries, QUERY, QUERY, **prompts)  # (Q, D)
+        ranks = id_ranks(self.corpus_ids)
         found: dict[str, Neighbors] = {}
-        for rows, embeddings in self._chunks(corpus_model or model, ranks, corpus_embeddings):
+        for rows, embeddings in self._chunks(corpus_model or model, ranks, given):
             for function, similarity in functions.items():
                 size = max(1, _SCORES // len(rows))
                 part = nearest(queries, embeddings.to(queries.device), k, similarity, size, len(rows))
+                of.check_numbers(part.scores.cpu().numpy())
                 part = Neighbors(part.scores.cpu(), torch.from_numpy(ranks[rows])[part.ids.cpu()])
-                found[function] = _merged(found[function], part, k) if function in found else part
+                found[function] = merged(found[function], part, k) if function in found else part
         by_rank = torch.from_numpy(np.argsort(ranks))
         return {function: Neighbors(scores, by_rank[ids]) for function, (scores, ids) in found.items()}
 
     def _chunks(
-        self, model: Any, ranks: NDArray[np.int64], corpus_embeddings: Any
+        self, model: Any, ranks: NDArray[np.int64], given: GivenEmbeddings | None
     ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
         """Yield the rows of chunks, those of lesser ids first, and their embeddings (M, D)."""
         for start in range(0, len(self.corpus_ids), self.corpus_chunk_size):
             ids = self.corpus_ids[start : start + self.corpus_chunk_size]
             order = np.argsort(ranks[start : start + len(ids)])
-            if corpus_embeddings is None:
+            if given is None:
                 texts = [self.corpus[name] for name in ids]  # in the order of the mapping, which may read a file
                 texts = [texts[row] for row in order]
-                embeddings = self.embed_inputs(model, texts, DOCUMENT, "corpus", **self.corpus_prompts)
+                prompts = {"prompt": self.corpus_prompt, "prompt_name": self.corpus_prompt_name}
+                embeddings = self.embed_inputs(model, texts, DOCUMENT, "corpus", **prompts)
             else:
-                embeddings = torch.as_tensor(corpus_embeddings[start : start + len(ids)])[torch.from_numpy(order)]
+                embeddings = given.rows(start, start + len(ids))
+                self.count(embeddings, "corpus")
+                embeddings = embeddings.index_select(0, torch.from_numpy(order).to(embeddings.device))
             yield start + order, embeddings
 
     def _all_ks(self) -> tuple[Sequence[int], ...]:
@@ -201,7 +228,9 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
         """Return the metrics of hits."""
         by_function = {function: self._metrics(hits.ids.numpy()) for function, hits in found.items()}
         best = f"ndcg@{max(self.ndcg_at_k)}"
-        main = self.main_score_function or max(by_function, key=lambda function: by_function[function][best])
+        if self._best_function not in by_function:  # chosen once, so that calls are compared by one metric
+            self._best_function = max(sorted(by_function), key=lambda function: by_function[function][best])
+        main = self.main_score_function or self._best_function
         metrics = {f"{name}_{key}": value for name, values in by_function.items() for key, value in values.items()}
         row = {
             f"{name}-{column}": by_function[name][key]
@@ -247,27 +276,14 @@ class InformationRetrievalEvaluator(EmbeddingEvaluator):
 
 
 def _functions_of(model: Any, main: str | None) -> dict[str, Similarity]:
-    name = similarity_name(model)
+    """Return the model's own similarity by its name."""
+    similarity = getattr(model, "similarity", None)
+    name = model.similarity_fn_name if callable(similarity) else similarity_name(model)
+    name = _name(name) or SimilarityFunction.COSINE.value
     if main not in (None, name):
         raise ValueError(f"main_score_function must be {name!r}, the model's similarity, got {main!r}")
-    return {name: SimilarityFunction.to_similarity_fn(name)}
+    return {name: similarity if callable(similarity) else SimilarityFunction.to_similarity_fn(name)}
 
 
 def _name(function: str | SimilarityFunction | None) -> str | None:
     return SimilarityFunction.name_of(function) if isinstance(function, SimilarityFunction) else function
-
-
-def _string_ranks(ids: Sequence[str]) -> NDArray[np.int64]:
-    """Return the place of each id when they are sorted as strings."""
-    ranks = np.empty(len(ids), np.int64)
-    ranks[sorted(range(len(ids)), key=lambda row: str(ids[row]))] = np.arange(len(ids))
-    return ranks
-
-
-def _merged(first: Neighbors, second: Neighbors, k: int) -> Neighbors:
-    """Return the ``k`` best of two, ties by id, in whatever order the ids came."""
-    scores, ids = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
-    by_id = ids.argsort(dim=1)
-    scores, ids = scores.gather(1, by_id), ids.gather(1, by_id)
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
-    return Neighbors(scores[:, :k], ids.gather(1, order)[:, :k])

@@ -50,17 +50,23 @@ class LabelAccuracyEvaluator(Evaluator):
         is_training = getattr(model, "training", False)
         if is_training:
             model.eval()
+        try:
+            accuracy = self._accuracy(model)
+        finally:
+            if is_training:
+                model.train()
+        return Result({"accuracy": accuracy}, {"accuracy": accuracy}, "accuracy")
+
+    def _accuracy(self, model: Any) -> float:
         total = correct = 0
         for batch in self.dataloader:
             features, labels = _features(model, batch)
             _, logits = self.softmax_model(features, labels=None)
             correct += int((logits.argmax(dim=1) == labels.to(logits.device)).sum())
             total += len(labels)
-        if is_training:
-            model.train()
         if not total:
             raise ValueError("dataloader must yield at least one batch, got none")
-        return Result({"accuracy": correct / total}, {"accuracy": correct / total}, "accuracy")
+        return correct / total
 
 
 def _is_of_examples(dataloader: Any) -> bool:

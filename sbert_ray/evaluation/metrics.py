@@ -60,6 +60,9 @@ def best_accuracy(scores: ArrayLike, labels: ArrayLike) -> Accuracy:
     Args:
         scores: N numbers, the greater the more positive; for distances their negatives.
         labels: N of 0 and 1.
+
+    Raises:
+        ValueError: A score is nan.
     """
     scores, labels, cuts, positives = _cuts(scores, labels)
     cuts, positives = np.append(0, cuts), np.append(0, positives)
@@ -79,28 +82,54 @@ def best_f1(scores: ArrayLike, labels: ArrayLike, num_positives: int | None = No
         scores: N numbers, the greater the more positive; for distances their negatives.
         labels: N of 0 and 1.
         num_positives: How many there are in all, where the N are not all examples.
+
+    Raises:
+        ValueError: A score is nan.
     """
     scores, labels, cuts, positives = _cuts(scores, labels)
     total = int(labels.sum()) if num_positives is None else num_positives
     if not labels.any():
         return F1(0.0, 0.0, 0.0, 0.0)
-    f1 = 2 * positives / (cuts + total)
+    precisions, recalls = positives / cuts, positives / total
+    # As 2 positives / (cuts + total), thresholds would tie that by this, the definition, differ in the last bit.
+    f1 = np.zeros(len(cuts))
+    np.divide(2 * precisions * recalls, precisions + recalls, out=f1, where=positives > 0)
     best = int(f1.argmax())
-    precision, recall = positives[best] / cuts[best], positives[best] / total
-    return F1(float(f1[best]), float(precision), float(recall), _threshold(scores, int(cuts[best])))
+    threshold = _threshold(scores, int(cuts[best]))
+    return F1(float(f1[best]), float(precisions[best]), float(recalls[best]), threshold)
 
 
-def _cuts(scores: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.floating], NDArray[np.int64], Floats, Floats]:
+def _cuts(
+    scores: ArrayLike, labels: ArrayLike
+) -> tuple[NDArray[np.floating], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Return scores and labels by descending score, and where scores change the counts of rows and positives so far."""
     values = np.asarray(scores)
+    values = values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+    check_numbers(values)
     order = np.argsort(-values, kind="stable")
     values, sorted_labels = values[order], np.asarray(labels, np.int64)[order]
-    cuts = np.append(np.flatnonzero(values[1:] != values[:-1]) + 1, len(values))
-    return values, sorted_labels, cuts, sorted_labels.cumsum()[cuts - 1]
+    is_last = np.append(values[1:] != values[:-1], True)[: len(values)]  # of equal ones
+    cuts = np.flatnonzero(is_last) + 1
+    return values, sorted_labels, cuts.astype(np.int64), sorted_labels.cumsum()[cuts - 1]
 
 
 def _threshold(scores: NDArray[np.floating], cut: int) -> float:
-    return float(scores[-1] if cut == len(scores) else (scores[cut - 1] + scores[cut]) / 2)
+    if cut == len(scores):
+        return float(scores[-1])
+    above, below = scores[cut - 1], scores[cut]
+    middle = scores.dtype.type((float(above) + float(below)) / 2)  # the sum of two halves may be no half
+    return float(middle if middle > below else above)  # between neighbouring numbers there is none
+
+
+def check_numbers(scores: NDArray[np.floating]) -> None:
+    """Make sure that scores (N,) or (N, K) can be ranked.
+
+    Raises:
+        ValueError: One is nan.
+    """
+    is_nan = np.isnan(scores)
+    if is_nan.any():
+        raise ValueError(f"scores must be numbers, got nan in row {int(np.argwhere(is_nan)[0, 0])}")
 
 
 def average_precision(labels: ArrayLike, scores: ArrayLike, num_positives: int | None = None) -> float:
@@ -112,6 +141,9 @@ def average_precision(labels: ArrayLike, scores: ArrayLike, num_positives: int |
         labels: N of 0 and 1.
         scores: N numbers, the greater the more positive.
         num_positives: How many there are in all, where the N are not all examples.
+
+    Raises:
+        ValueError: A score is nan.
     """
     _, labels, cuts, positives = _cuts(scores, labels)
     total = int(labels.sum()) if num_positives is None else num_positives

@@ -37,6 +37,8 @@ class MSEEvaluator(EmbeddingEvaluator):
         ValueError: The columns are empty or differ in length, or there is no teacher.
     """
 
+    card_name = "Knowledge Distillation"
+
     def __init__(
         self,
         source_sentences: Sequence[Any],
@@ -89,6 +91,8 @@ class MSEEvaluatorFromDataFrame(EmbeddingEvaluator):
         ValueError: There are no combinations, or no rows for one.
     """
 
+    card_name = "Knowledge Distillation"
+    card_options = ()
     show_progress_bar = None
 
     def __init__(

@@ -13,7 +13,7 @@ import numpy as np
 
 from sbert_ray.evaluation.evaluator import Evaluator, Result, file_name
 from sbert_ray.evaluation.information_retrieval import InformationRetrievalEvaluator
-from sbert_ray.evaluation.nano_data import NANO_NAMES, NanoData, check_names, nano_name
+from sbert_ray.evaluation.nano_data import NANO_NAMES, NanoData, known_names, nano_name
 from sbert_ray.evaluation.sparse import SparseInformationRetrievalEvaluator
 from sbert_ray.similarity import Similarity, SimilarityFunction
 
@@ -38,15 +38,20 @@ class Nano(Evaluator):
             epoch: Written to the files.
             steps: Written to the files.
         """
-        told: dict[str, float] = {}
+        by_name: dict[str, float] = {}
         results = []
         for evaluator in self.evaluators:
             result = self.result_of(evaluator, model, output_path)
-            told |= evaluator.finish(result, output_path, epoch, steps)
+            found = evaluator.finish(result, output_path, epoch, steps)
+            evaluator.store_metrics_in_model_card_data(model, found, epoch, steps)
+            by_name |= found
             results.append(result)
-        metrics = self._aggregated([result.metrics for result in results]) | self.of_all_texts()
-        row = self._aggregated([result.row for result in results]) | self.of_all_texts()
-        return told | self.finish(Result(metrics, row, self.best(metrics)), output_path, epoch, steps)
+        texts = self.of_all_texts()
+        metrics = self._aggregated([result.metrics for result in results]) | texts
+        row = self._aggregated([result.row for result in results]) | texts
+        found = self.finish(Result(metrics, row, self.best(metrics)), output_path, epoch, steps)
+        self.store_metrics_in_model_card_data(model, found, epoch, steps)
+        return by_name | found
 
     def _aggregated(self, values: Sequence[Mapping[str, float]]) -> dict[str, float]:
         return {name: self.aggregate_fn([value[name] for value in values]) for name in values[0]}
@@ -97,6 +102,7 @@ class NanoBEIREvaluator(Nano):
         FileNotFoundError: ``dataset_id`` is no folder with the data, and the hub cannot be reached.
     """
 
+    card_options = ("dataset_names", "dataset_id", "truncate_dim", "query_prompts", "corpus_prompts")
     information_retrieval_class: type[InformationRetrievalEvaluator] = InformationRetrievalEvaluator
 
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
@@ -134,18 +140,19 @@ class NanoBEIREvaluator(Nano):
             "write_predictions": write_predictions,
             **self.dimensions(truncate_dim),
         }
-        self.dataset_names = list(NANO_NAMES if dataset_names is None else dataset_names)
-        check_names(self.dataset_names)
+        self.dataset_names = known_names(NANO_NAMES if dataset_names is None else dataset_names)
         self.dataset_id = dataset_id
         self.query_prompts = _by_name("query", query_prompts, self.dataset_names)
         self.corpus_prompts = _by_name("corpus", corpus_prompts, self.dataset_names)
         self.ndcg_at_k, self.write_csv = ndcg_at_k, write_csv
         self.aggregate_fn, self.aggregate_key = aggregate_fn, aggregate_key
-        self.name = file_name(f"NanoBEIR_{aggregate_key}", str(truncate_dim or ""), "")
+        suffix = f"_{truncate_dim}" if truncate_dim else ""
+        self.name = f"NanoBEIR_{aggregate_key}{suffix}"
         self.csv_file = file_name("NanoBEIR_evaluation", aggregate_key)
-        self.evaluators = [self._of(name, str(truncate_dim or ""), options) for name in self.dataset_names]
-        main = self.evaluators[0].main_score_function
-        self.main_score_function = main
+        self.evaluators = [self._of(name, suffix, options) for name in self.dataset_names]
+        self.main_score_function = self.evaluators[0].main_score_function
+        self._best: str | None = None
+        vars(self).update(self.dimensions(truncate_dim))
 
     def dimensions(self, number: int | None) -> dict[str, int | None]:
         """Return the argument that limits the dimensions of embeddings."""
@@ -153,13 +160,15 @@ class NanoBEIREvaluator(Nano):
 
     def _of(self, name: str, suffix: str, options: Mapping[str, Any]) -> InformationRetrievalEvaluator:
         data = NanoData(self.dataset_id, name)
+        # An empty text is no document, and no query.
+        queries, corpus = ({key: text for key, text in texts.items() if text} for texts in (data.queries, data.corpus))
         return self.information_retrieval_class(
-            data.queries,
-            data.corpus,
+            queries,
+            corpus,
             data.relevant_docs,
-            name=file_name(nano_name(name), suffix, ""),
-            query_prompt=self.query_prompts.get(name),
-            corpus_prompt=self.corpus_prompts.get(name),
+            name=f"{nano_name(name)}{suffix}",
+            query_prompt=(self.query_prompts or {}).get(name),
+            corpus_prompt=(self.corpus_prompts or {}).get(name),
             **options,
         )
 
@@ -173,7 +182,9 @@ class NanoBEIREvaluator(Nano):
         end = f"_ndcg@{max(self.ndcg_at_k)}"
         if self.main_score_function is not None:
             return f"{self.main_score_function}{end}"
-        return max((name for name in metrics if name.endswith(end)), key=lambda name: metrics[name])
+        if self._best not in metrics:  # chosen once, so that calls are compared by one metric
+            self._best = max(sorted(name for name in metrics if name.endswith(end)), key=metrics.__getitem__)
+        return str(self._best)
 
 
 class SparseNanoBEIREvaluator(NanoBEIREvaluator):
@@ -182,6 +193,7 @@ class SparseNanoBEIREvaluator(NanoBEIREvaluator):
     Its arguments are those of the dense one, but for ``max_active_dims``: keep so many values of largest magnitude.
     """
 
+    card_options = ("dataset_names", "dataset_id", "query_prompts", "corpus_prompts", "max_active_dims")
     information_retrieval_class = SparseInformationRetrievalEvaluator
 
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
@@ -234,15 +246,17 @@ class SparseNanoBEIREvaluator(NanoBEIREvaluator):
         """Return how sparse queries and documents are."""
         first, *others = (evaluator.sparsity for evaluator in self.evaluators)
         together = {column: sum((other[column] for other in others), counts) for column, counts in first.items()}
-        told: dict[str, float] = self.evaluators[0].told(together)
-        return told
+        metrics: dict[str, float] = self.evaluators[0].told(together)
+        return metrics
 
 
-def _by_name(kind: str, prompts: str | Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str]:
+def _by_name(kind: str, prompts: str | Mapping[str, str] | None, names: Sequence[str]) -> dict[str, str] | None:
+    """Return the prompt of each data set, whose names may be in any case."""
     if prompts is None:
-        return {}
+        return None
     if isinstance(prompts, str):
         return dict.fromkeys(names, prompts)
-    if missing := [name for name in names if name not in prompts]:
+    by_name = {name.lower(): prompt for name, prompt in prompts.items()}
+    if missing := [name for name in names if name.lower() not in by_name]:
         raise ValueError(f"{kind}_prompts must have a prompt for each data set, got none for {missing}")
-    return dict(prompts)
+    return {name: by_name[name.lower()] for name in names}

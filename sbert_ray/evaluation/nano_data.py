@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,8 @@ class NanoData:
     def __init__(self, dataset_id: str, name: str) -> None:
         self.dataset_id = dataset_id
         self.split = nano_name(name)
-        # An empty text is no document, and no query.
-        self.corpus = {str(row["_id"]): row["text"] for row in self._rows("corpus") if row["text"]}
-        self.queries = {str(row["_id"]): row["text"] for row in self._rows("queries") if row["text"]}
+        self.corpus = {str(row["_id"]): row["text"] for row in self._rows("corpus")}
+        self.queries = {str(row["_id"]): row["text"] for row in self._rows("queries")}
         self.relevant_docs: dict[str, set[str]] = {}
         for row in self._rows("qrels"):
             ids = row["corpus-id"] if isinstance(row["corpus-id"], list) else [row["corpus-id"]]
@@ -67,7 +66,7 @@ class NanoData:
 
     def _rows(self, subset: str) -> list[dict[str, Any]]:
         folder = Path(_folder(self.dataset_id, subset, self.split), subset)
-        files = sorted([*folder.glob(f"{self.split}.*"), *folder.glob(f"{self.split}-*")])
+        files = _files(folder, self.split, "parquet") or _files(folder, self.split, "jsonl")
         rows: list[dict[str, Any]] = []
         for file in files:
             rows += _read(file, _COLUMNS[subset])
@@ -81,22 +80,31 @@ def nano_name(name: str) -> str:
     return f"Nano{NANO_NAMES[name.lower()]}"
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Make sure that data sets are known, and at least one.
+def known_names(names: Iterable[str]) -> list[str]:
+    """Return the names of data sets, at least one.
 
     Raises:
-        ValueError: They are not.
+        ValueError: One is unknown, or there are none.
     """
+    if isinstance(names, str):
+        raise ValueError(f"dataset_names must be a list of names, such as [{names!r}], got {names!r}")
+    names = list(names)
     if not names:
         raise ValueError("dataset_names must be at least one, or None for all, got none")
     if unknown := [name for name in names if name.lower() not in NANO_NAMES]:
         raise ValueError(f"unknown data sets {unknown}; known ones are {list(NANO_NAMES)}")
+    return names
+
+
+def _files(folder: Path, split: str, suffix: str) -> list[Path]:
+    """Return the files of a split that end in ``suffix``: one, or its parts."""
+    return sorted([*folder.glob(f"{split}.{suffix}"), *folder.glob(f"{split}-*.{suffix}")])
 
 
 def _folder(dataset_id: str, subset: str, split: str) -> str:
     if os.path.isdir(dataset_id):
         return dataset_id
-    patterns = [f"{subset}/{split}.*", f"{subset}/{split}-*"]
+    patterns = [f"{subset}/{split}{part}.{suffix}" for part in ("", "-*") for suffix in ("parquet", "jsonl")]
     try:
         return snapshot_download(dataset_id, repo_type="dataset", allow_patterns=patterns)
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, HFValidationError, OSError) as error:

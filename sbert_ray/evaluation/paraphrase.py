@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,8 @@ class ParaphraseMiningEvaluator(EmbeddingEvaluator):
         ValueError: There are no texts.
     """
 
+    card_options = ("add_transitive_closure", "max_pairs", "top_k", "truncate_dim")
+
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
         sentences_map: Mapping[str, Any],
@@ -56,13 +60,14 @@ class ParaphraseMiningEvaluator(EmbeddingEvaluator):
         if not sentences_map:
             raise ValueError("sentences_map must have at least one text, got none")
         self.ids, self.sentences = list(sentences_map), list(sentences_map.values())
-        pairs = {
-            frozenset(pair) for pair in _known(duplicates_list, duplicates_dict) if sentences_map.keys() >= {*pair}
-        }
+        known = _known(duplicates_list, duplicates_dict)
+        # A text that is said to be its own duplicate counts as a pair, which is never found.
+        pairs = {frozenset(pair) for pair in known if sentences_map.keys() >= {*pair}}
         self.duplicates = _closure(pairs) if add_transitive_closure else pairs
         self.total_num_duplicates = len(self.duplicates)
         self.query_chunk_size, self.corpus_chunk_size = query_chunk_size, corpus_chunk_size
         self.max_pairs, self.top_k = max_pairs, top_k
+        self.add_transitive_closure = add_transitive_closure
         self.show_progress_bar = show_progress_bar
         self.batch_size = batch_size
         self.name = name
@@ -94,13 +99,13 @@ def _known(
         yield from ((first, second) for second, is_duplicate in others.items() if is_duplicate)
 
 
-def _closure(pairs: Iterable[frozenset[str]]) -> set[frozenset[str]]:
+def _closure(pairs: AbstractSet[frozenset[str]]) -> set[frozenset[str]]:
     """Return all pairs of ids that a path of pairs connects."""
     neighbors: defaultdict[str, set[str]] = defaultdict(set)
     for pair in pairs:
         for name in pair:
             neighbors[name] |= pair
-    closure: set[frozenset[str]] = set()
+    closure = {pair for pair in pairs if len(pair) == 1}
     seen: set[str] = set()
     for start in neighbors:
         if start in seen:
@@ -111,6 +116,5 @@ def _closure(pairs: Iterable[frozenset[str]]) -> set[frozenset[str]]:
             group |= new
             waiting += new
         seen |= group
-        ordered = sorted(group)
-        closure |= {frozenset((a, b)) for place, a in enumerate(ordered) for b in ordered[place + 1 :]}
+        closure |= set(map(frozenset, combinations(group, 2)))
     return closure

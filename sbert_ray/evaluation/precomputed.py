@@ -8,18 +8,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sbert_ray.data.dataset import Dataset
-from sbert_ray.data.rows import Rows
 from sbert_ray.embeddings import is_sparse, to_csr
+from sbert_ray.evaluation.encoding import as_matrix
+from sbert_ray.evaluation.written import Written
 from sbert_ray.similarity import SimilarityFunction
 
-_ROWS = 65_536  # of a file, at a time
 _DIGEST = 16  # bytes, of which no two texts have the same
+_DTYPE = f"S{_DIGEST}"
 
 
 class PrecomputedEmbeddings:
@@ -30,23 +29,26 @@ class PrecomputedEmbeddings:
 
     Args:
         texts: N texts; of equal ones the first counts.
-        embeddings: Theirs, (N, D): an array, memory-mapped too, or a tensor, dense or sparse.
+        embeddings: Theirs, (N, D): an array, memory-mapped too, a tensor, a list of either by rows, or a matrix of
+            SciPy; dense or sparse.
         similarity_fn_name: How evaluators compare them.
 
     Raises:
         ValueError: There are not as many embeddings as texts, or the similarity is unknown.
+        TypeError: The embeddings are something else.
     """
 
     def __init__(
         self,
         texts: Iterable[str],
-        embeddings: NDArray[Any] | Tensor,
+        embeddings: Any,
         similarity_fn_name: str | SimilarityFunction = SimilarityFunction.COSINE,
     ) -> None:
         self.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
-        self._embeddings = (
-            to_csr(embeddings).cpu() if isinstance(embeddings, Tensor) and is_sparse(embeddings) else embeddings
-        )
+        if not isinstance(embeddings, (np.ndarray, Tensor)):
+            embeddings = as_matrix(embeddings)
+        is_csr = isinstance(embeddings, Tensor) and is_sparse(embeddings)
+        self._embeddings = to_csr(embeddings).cpu() if is_csr else embeddings
         digests = _digests(texts)
         if embeddings.ndim != 2 or len(digests) != len(embeddings):
             raise ValueError(f"embeddings must be ({len(digests)}, D), as the texts, got {tuple(embeddings.shape)}")
@@ -58,31 +60,29 @@ class PrecomputedEmbeddings:
         url: str,
         text_column: str = "text",
         embedding_column: str = "embedding",
-        similarity_fn_name: str | SimilarityFunction = SimilarityFunction.COSINE,
+        similarity_fn_name: str | SimilarityFunction | None = None,
     ) -> Self:
-        """Read the output of an embed job that kept its text column, dense and of floats, into memory.
+        """Read the output of an embed job that kept its text column into memory.
+
+        Embeddings of precision int8, uint8, binary and ubinary are the numbers that their codes stand for.
 
         Args:
             url: A folder, file or glob of Parquet files, on any file system that fsspec knows.
             text_column: The column of the texts as they were embedded, less the prompt.
-            embedding_column: The column of the embeddings.
-            similarity_fn_name: How evaluators compare them.
+            embedding_column: The column of the embeddings, where they are not sparse, in ``indices`` and ``values``.
+            similarity_fn_name: How evaluators compare them; if None, as the job says that the model does, or else by
+                cosine.
 
         Raises:
-            ValueError: There is nothing to read, a column is missing, or the embeddings are not lists of floats of
-                one length.
+            ValueError: There is nothing to read, a column is missing, the files were not embedded alike, a text or an
+                embedding is null, or the embeddings are not lists of numbers of one length.
         """
-        dataset = Dataset.open(url, [text_column], [embedding_column])
-        reader = dataset.reader(_ROWS)
-        texts: list[bytes] = []
-        parts = []
-        for file in dataset.files:
-            for rows in reader.stream(file.name, [text_column, embedding_column]):
-                texts += map(_digest, rows.table[text_column].to_pylist())
-                parts.append(_matrix(rows, embedding_column))
+        written = Written(url, text_column, embedding_column)
+        similarity_fn_name = similarity_fn_name or written.facts.get("similarity") or SimilarityFunction.COSINE
         self = cls([], np.empty((0, 0), np.float32), similarity_fn_name)
-        self._digests, self._rows = np.unique(np.array(texts, f"S{_DIGEST}"), return_index=True)
-        self._embeddings = np.concatenate(parts)
+        digests = _Digests()
+        self._embeddings = written.read(digests)
+        self._digests, self._rows = np.unique(np.array(digests.found, _DTYPE), return_index=True)
         return self
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> Any:  # noqa: ARG002 (as encoders have it)
@@ -121,21 +121,19 @@ def _sparse_rows(csr: Tensor, rows: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(indices, csr.values()[places], shape, is_coalesced=True, check_invariants=False)
 
 
+class _Digests:
+    """Takes texts and keeps their digests."""
+
+    def __init__(self) -> None:
+        self.found: list[bytes] = []
+
+    def append(self, text: str) -> None:
+        self.found.append(_digest(text))
+
+
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
 
 
 def _digests(texts: Iterable[str]) -> NDArray[np.bytes_]:
-    return np.array([_digest(text) for text in texts], f"S{_DIGEST}")
-
-
-def _matrix(rows: Rows, column: str) -> NDArray[Any]:
-    array = rows.table[column].combine_chunks()
-    is_list = pa.types.is_fixed_size_list(array.type) or pa.types.is_list(array.type)
-    if not is_list or not pa.types.is_floating(array.type.value_type) or array.null_count:
-        raise ValueError(f"column {column!r} must hold embeddings of floats without nulls, got {array.type}")
-    values = array.flatten().to_numpy(zero_copy_only=False)
-    if len(values) % max(1, len(array)) or len(set(array.value_lengths().to_pylist())) > 1:
-        raise ValueError(f"column {column!r} must hold embeddings of one length, got several")
-    matrix: NDArray[Any] = values.reshape(len(array), -1)
-    return matrix
+    return np.array([_digest(text) for text in texts], _DTYPE)

@@ -3,7 +3,7 @@
 Shapes: K documents of a query, embeddings of dimension D.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class RerankingEvaluator(EmbeddingEvaluator):
         ValueError: ``at_k`` is not positive, or no sample is left.
     """
 
+    card_options = ("at_k", "truncate_dim")
+
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
         samples: Sequence[Mapping[str, Any]] | Mapping[Any, Mapping[str, Any]],
@@ -56,7 +58,7 @@ class RerankingEvaluator(EmbeddingEvaluator):
         mrr_at_k: int | None = None,
     ) -> None:
         rows = list(samples.values()) if isinstance(samples, Mapping) else samples
-        self.samples = [listed for row in rows if (listed := _listed(row))["positive"] and listed["negative"]]
+        self.samples = [sample for sample in map(_listed, rows) if sample["positive"] and sample["negative"]]
         self.at_k = at_k if mrr_at_k is None else mrr_at_k
         self.name = name
         self.write_csv = write_csv
@@ -83,8 +85,11 @@ class RerankingEvaluator(EmbeddingEvaluator):
                 relevance = [1] * len(sample["positive"]) + [0] * len(sample["negative"])
                 rows = torch.arange(start, start + len(relevance), device=documents.device)
                 query = queries.index_select(0, torch.tensor([number], device=queries.device))
-                scores = self.similarity_fct(query, documents.index_select(0, rows)).reshape(-1)  # (K,)
-                found.append(ranking_metrics(relevance, scores.cpu().numpy(), self.at_k))
+                scores = self.similarity_fct(query, documents.index_select(0, rows)).reshape(-1).cpu()  # (K,)
+                # Not a stable sort: it would favour the relevant ones, which are before the others. This one leaves
+                # equal scores in the order that they have in sentence_transformers.
+                order = torch.argsort(-scores).numpy()
+                found.append(ranking_metrics(relevance, scores.numpy(), self.at_k, order))
                 start += len(relevance)
         return ranking_result(found, self.at_k)
 
@@ -109,7 +114,13 @@ def _listed(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(texts: Any) -> list[Any]:
-    """Return texts in a list, also a single one."""
+    """Return texts in a list, also a single one.
+
+    Raises:
+        ValueError: There are none to speak of.
+    """
+    if not isinstance(texts, Iterable):
+        raise ValueError(f"documents must be a text or texts, got {texts!r}")
     return [texts] if isinstance(texts, str) else list(texts)
 
 
@@ -133,6 +144,9 @@ def ranking_metrics(
         scores: K numbers, the greater the more relevant.
         at_k: Rank down to which documents count for the latter two.
         order: Places in descending order of scores, for the reciprocal rank; of equal ones the first is first if None.
+
+    Raises:
+        ValueError: A score is nan.
     """
     if order is None:
         order = np.argsort(-np.asarray(scores), kind="stable")

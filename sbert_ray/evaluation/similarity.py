@@ -9,7 +9,14 @@ from torch import Tensor
 
 from sbert_ray.embeddings import normalize_embeddings
 from sbert_ray.evaluation.encoding import EmbeddingEvaluator
-from sbert_ray.evaluation.evaluator import Result, check_lengths, chosen_similarities, file_name, similarity_names
+from sbert_ray.evaluation.evaluator import (
+    Result,
+    check_gold,
+    check_lengths,
+    chosen_similarities,
+    file_name,
+    similarity_names,
+)
 from sbert_ray.evaluation.metrics import pearson, spearman
 from sbert_ray.quantization import BINARY_PRECISIONS, PRECISIONS, quantize_embeddings, unsigned_bits
 from sbert_ray.similarity import SimilarityFunction
@@ -36,8 +43,12 @@ class EmbeddingSimilarityEvaluator(EmbeddingEvaluator):
         truncate_dim: Keep so many leading dimensions.
 
     Raises:
-        ValueError: The columns are empty or differ in length, or a similarity or the precision is unknown.
+        ValueError: The columns are empty or differ in length, a gold score is no number, or a similarity or the
+            precision is unknown.
     """
+
+    card_name = "Semantic Similarity"
+    card_options = ("precision", "truncate_dim")
 
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
@@ -54,6 +65,7 @@ class EmbeddingSimilarityEvaluator(EmbeddingEvaluator):
         truncate_dim: int | None = None,
     ) -> None:
         check_lengths(sentences1=sentences1, sentences2=sentences2, scores=scores)
+        check_gold(scores)
         if precision is not None and precision not in PRECISIONS:
             raise ValueError(f"unknown precision {precision!r}; known precisions are {list(PRECISIONS)}")
         self.sentences1, self.sentences2, self.scores = sentences1, sentences2, scores

@@ -86,9 +86,13 @@ class SparseEvaluator(EmbeddingEvaluator):
             save_to_cpu=True,
             **options,
         )
+        self.count(embeddings, column)
+        return embeddings
+
+    def count(self, embeddings: Tensor, column: str) -> None:
+        """Count what is active in embeddings (N, D) of a column."""
         if self.sparsity is not None and column in self.sparsity:
             self.sparsity[column].add(embeddings)
-        return embeddings
 
     def evaluate(self, model: Any, *args: Any, **options: Any) -> Result:
         """Return the metrics of the dense evaluator, and how sparse the columns are."""
@@ -96,6 +100,11 @@ class SparseEvaluator(EmbeddingEvaluator):
         result = super().evaluate(model, *args, **options)
         told = self.told(self.sparsity)
         return Result(result.metrics | told, result.row | told, result.primary)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the options of the dense evaluator, and ``max_active_dims`` if it is given."""
+        options = super().get_config_dict()
+        return options if self.max_active_dims is None else options | {"max_active_dims": self.max_active_dims}
 
     def columns(self) -> dict[str, Sparsity]:
         """Return what counts each of the columns that the evaluator has."""

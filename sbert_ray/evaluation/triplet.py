@@ -1,6 +1,7 @@
 """Triplets: is an anchor nearer to its positive than to its negative?"""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Self
 
 from sbert_ray.evaluation.encoding import DOCUMENT, QUERY, EmbeddingEvaluator
@@ -67,6 +68,11 @@ class TripletEvaluator(EmbeddingEvaluator):
         anchors, positives, negatives = zip(*(example.texts for example in examples), strict=True)
         return cls(list(anchors), list(positives), list(negatives), **kwargs)
 
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the options by name that a model's card tells, those that are given."""
+        margin = {"margin": self.margin} if any(self.margin.values()) else {}
+        return margin | super().get_config_dict()
+
     def evaluate(self, model: Any) -> Result:
         """Return the accuracies."""
         anchors = self.embed_inputs(model, self.anchors, QUERY, "anchor")
@@ -87,10 +93,12 @@ class TripletEvaluator(EmbeddingEvaluator):
 
 def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:
     names = SimilarityFunction.possible_values()
+    values = margin.values() if isinstance(margin, Mapping) else [margin or 0.0]
+    if not all(isinstance(value, Real) for value in values):  # NumPy's numbers are too
+        raise ValueError(f"margin must be a number, or numbers by similarity, got {margin!r}")
     if not isinstance(margin, Mapping):
-        if margin is not None and not isinstance(margin, (int, float)):
-            raise ValueError(f"margin must be a number, or numbers by similarity, got {margin!r}")
-        return dict.fromkeys(names, margin or 0.0)
-    if unknown := sorted(margin.keys() - names):
+        return dict.fromkeys(names, float(margin or 0.0))
+    given = {str(getattr(name, "value", name)): float(value) for name, value in margin.items()}
+    if unknown := sorted(given.keys() - names):
         raise ValueError(f"margin must be by similarities among {names}, got {unknown}")
-    return dict.fromkeys(names, 0.0) | dict(margin)
+    return dict.fromkeys(names, 0.0) | given

@@ -3,7 +3,8 @@
 Shapes: N embeddings of dimension D, P pairs.
 """
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,8 +43,8 @@ def paraphrase_mining(  # noqa: PLR0913, PLR0917 (the public signature)
     Args:
         model: Has ``encode``, which embeds all texts first.
         sentences: N texts.
-        show_progress_bar: Passed on to the model.
-        batch_size: Passed on to the model.
+        show_progress_bar: Passed on to the model if it takes it.
+        batch_size: Passed on to the model if it takes it.
         query_chunk_size: Passed on.
         corpus_chunk_size: Passed on.
         max_pairs: Passed on.
@@ -54,16 +55,25 @@ def paraphrase_mining(  # noqa: PLR0913, PLR0917 (the public signature)
         prompt: A prompt.
     """
     options = {"truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
+    hints = {"show_progress_bar": show_progress_bar, "batch_size": batch_size, "convert_to_tensor": True}
     embeddings = model.encode(
         sentences,
-        show_progress_bar=show_progress_bar,
-        batch_size=batch_size,
-        convert_to_tensor=True,
+        **{name: value for name, value in hints.items() if _takes(model.encode, name)},
         **{name: value for name, value in options.items() if value is not None},
     )
     return paraphrase_mining_embeddings(
         embeddings, query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function
     )
+
+
+def _takes(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function takes a keyword argument; what is not written in Python may not tell, and may."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return any(p.kind is p.VAR_KEYWORD or (p.name == name and p.kind in kinds) for p in parameters)
 
 
 def paraphrase_mining_embeddings(

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from sbert_ray.evaluation.cross_encoder.renamed import Renamed
 from sbert_ray.evaluation.encoding import predict
-from sbert_ray.evaluation.evaluator import Evaluator, Result, check_lengths, file_name
+from sbert_ray.evaluation.evaluator import Evaluator, Result, check_gold, check_lengths, file_name
 from sbert_ray.evaluation.metrics import pearson, spearman
 
 
@@ -22,7 +22,7 @@ class CrossEncoderCorrelationEvaluator(Evaluator):
         write_csv: Whether to write a CSV file where a call gives a folder.
 
     Raises:
-        ValueError: The columns are empty or differ in length.
+        ValueError: The columns are empty or differ in length, or a gold score is no number.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class CrossEncoderCorrelationEvaluator(Evaluator):
         write_csv: bool = True,
     ) -> None:
         check_lengths(sentence_pairs=sentence_pairs, scores=scores)
+        check_gold(scores)
         self.sentence_pairs, self.scores = sentence_pairs, scores
         self.name = name
         self.prompt_name = prompt_name

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sbert_ray.evaluation.cross_encoder.reranking import CrossEncoderRerankingEvaluator
+from sbert_ray.evaluation.cross_encoder.reranking import CrossEncoderRerankingEvaluator, Gains
 from sbert_ray.evaluation.evaluator import file_name
 from sbert_ray.evaluation.nano_beir import NANO_BEIR, Aggregate, Nano
-from sbert_ray.evaluation.nano_data import NANO_NAMES, NanoData, check_names, nano_name
+from sbert_ray.evaluation.nano_data import NANO_NAMES, NanoData, known_names, nano_name
 
 _LEFT_OUT = ("arguana", "touche2020")  # whose queries are documents themselves
 
 
-class CrossEncoderNanoBEIREvaluator(Nano):
+class CrossEncoderNanoBEIREvaluator(Gains, Nano):
     """Metrics of a CrossEncoderRerankingEvaluator on each data set, and their aggregates.
 
     The metrics are ``Nano{Name}_R{rerank_k}_{metric}`` and ``NanoBEIR_R{rerank_k}_{aggregate_key}_{metric}``.
@@ -36,6 +36,8 @@ class CrossEncoderNanoBEIREvaluator(Nano):
         FileNotFoundError: ``dataset_id`` is no folder with the data, and the hub cannot be reached.
     """
 
+    card_options = ("dataset_names", "dataset_id", "rerank_k", "at_k", "always_rerank_positives")
+
     def __init__(  # noqa: PLR0913, PLR0917 (the public signature)
         self,
         dataset_names: Sequence[str] | None = None,
@@ -51,10 +53,9 @@ class CrossEncoderNanoBEIREvaluator(Nano):
         aggregate_key: str = "mean",
     ) -> None:
         names = [name for name in NANO_NAMES if name not in _LEFT_OUT] if dataset_names is None else dataset_names
-        self.dataset_names = list(names)
-        check_names(self.dataset_names)
+        self.dataset_names = known_names(names)
         self.dataset_id = dataset_id
-        self.rerank_k, self.at_k = rerank_k, at_k
+        self.rerank_k, self.at_k, self.always_rerank_positives = rerank_k, at_k, always_rerank_positives
         self.aggregate_fn, self.aggregate_key = aggregate_fn, aggregate_key
         self.write_csv = write_csv
         self.name = f"NanoBEIR_R{rerank_k}_{aggregate_key}"

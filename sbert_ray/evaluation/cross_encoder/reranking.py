@@ -15,7 +15,24 @@ from sbert_ray.evaluation.reranking import check_k, listed, ranking_metrics, ran
 _PAIRS = 100_000  # scored at a time
 
 
-class CrossEncoderRerankingEvaluator(Evaluator):
+class Gains(Evaluator):
+    """What makes an evaluator tell a model's card how far the metrics are from those before reranking."""
+
+    def store_metrics_in_model_card_data(
+        self, model: Any, metrics: Mapping[str, float], *args: Any, **kwargs: Any
+    ) -> None:
+        """Tell the metrics, with their gains over ``base_`` ones where there are such."""
+        start = f"{self.name}_" if self.name else ""
+        own = {key.removeprefix(start): value for key, value in metrics.items() if key.startswith(start)}
+        told: dict[str, Any] = {
+            f"{start}{key}": f"{value:.4f} ({value - own[f'base_{key}']:+.4f})"
+            for key, value in own.items()
+            if f"base_{key}" in own
+        }
+        super().store_metrics_in_model_card_data(model, told or metrics, *args, **kwargs)
+
+
+class CrossEncoderRerankingEvaluator(Gains):
     """Metrics of a query's documents in the order of their scores.
 
     The metrics are ``map``, ``mrr@k`` and ``ndcg@k``, means over the queries, and with ``documents`` also those of the
@@ -70,6 +87,12 @@ class CrossEncoderRerankingEvaluator(Evaluator):
                     "samples must have 'query', 'positive', and 'documents', at least one, or 'negative', got "
                     f"{list(sample)} in row {row}"
                 )
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the options by name that a model's card tells, those that matter."""
+        options: dict[str, Any] = {"at_k": self.at_k}
+        reranks = self.samples[0].get("documents") is not None
+        return options | {"always_rerank_positives": self.always_rerank_positives} if reranks else options
 
     def evaluate(self, model: Any) -> Result:
         """Return the metrics."""

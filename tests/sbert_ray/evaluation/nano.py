@@ -37,12 +37,12 @@ def tables(split: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def write(folder: Path, splits: Sequence[str], kind: str = "parquet") -> Path:
+def write(folder: Path, splits: Sequence[str], kind: str = "parquet", data: Any = tables) -> Path:
     """Write data sets as Parquet, one in two files, or as JSON lines."""
     for split in splits:
-        for subset, rows in tables(split).items():
+        for subset, rows in data(split).items():
             path = folder / subset
-            path.mkdir(exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             if kind == "jsonl":
                 (path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             elif split == "NanoNQ":

@@ -2,6 +2,8 @@
 
 import csv
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,11 +89,20 @@ def words(prefix: str, count: int) -> list[str]:
 
 
 def assert_same(ours: Any, theirs: Any, model: Any, tmp_path: Path, rtol: float = 1e-6) -> dict[str, float]:
-    """Run both twice, and compare metrics, primary metric and files."""
+    """Run both twice, and compare metrics, primary metric, files, and what a model's card is told."""
     arguments = () if model is None else (model,)
     for step in (7, 8):
-        expected = theirs(*arguments, output_path=make(tmp_path / "theirs"), epoch=2, steps=step)
-        got = ours(*arguments, output_path=str(tmp_path / "ours"), epoch=2, steps=step)
+        with card(model) as expected_card:
+            expected = theirs(*arguments, output_path=make(tmp_path / "theirs"), epoch=2, steps=step)
+        with card(model) as got_card:
+            got = ours(*arguments, output_path=str(tmp_path / "ours"), epoch=2, steps=step)
+    assert got_card.keys() == expected_card.keys()
+    for key, (metrics, *others) in expected_card.items():
+        assert got_card[key][1:] == tuple(others)
+        if any(isinstance(value, str) for value in metrics.values()):
+            assert got_card[key][0] == metrics
+        else:
+            assert got_card[key][0] == pytest.approx(metrics, rel=rtol, abs=rtol, nan_ok=True)
     assert list(got) == list(expected)
     assert all(type(value) is float for value in got.values())
     for name, value in expected.items():
@@ -103,8 +114,23 @@ def assert_same(ours: Any, theirs: Any, model: Any, tmp_path: Path, rtol: float 
     return got
 
 
+@contextmanager
+def card(model: Any) -> Iterator[dict[tuple[str, str], Any]]:
+    """Yield what a model's card is told last by each evaluator, by class and name."""
+    told: dict[tuple[str, str], Any] = {}
+
+    def tell(evaluator: Any, metrics: dict[str, float], epoch: int = 0, step: int = 0) -> None:
+        options = {key: value for key, value in evaluator.get_config_dict().items() if key != "dataset_id"}
+        facts = (metrics, epoch, step, evaluator.description, options)
+        told[type(evaluator).__name__, getattr(evaluator, "name", "")] = facts
+
+    if model is not None:
+        model.model_card_data = SimpleNamespace(set_evaluation_metrics=tell)
+    yield told
+
+
 def make(folder: Path) -> str:
-    folder.mkdir(exist_ok=True)  # the peer does not always
+    folder.mkdir(parents=True, exist_ok=True)  # the peer does not always
     return str(folder)
 
 

@@ -62,3 +62,32 @@ def test_examples_are_columns() -> None:
 def test_wrong_input_is_refused(columns: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BinaryClassificationEvaluator(*columns)
+
+
+def test_inputs_without_a_hash_are_embedded_by_columns() -> None:
+    class Dicts(Texts):
+        def encode(self, texts: Any, **options: Any) -> Any:
+            return super().encode([text["text"] for text in texts], **options)
+
+    first, second = ([{"text": text} for text in column] for column in COLUMNS[:2])
+    expected = BinaryClassificationEvaluator(*COLUMNS)(Texts())
+    assert BinaryClassificationEvaluator(first, second, LABELS)(Dicts()) == expected
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_many_ties_are_as_with_the_peer(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    first, second = ([f"t{number}" for number in rng.integers(0, 30, 60)] for _ in range(2))
+    columns = (first, second, rng.integers(0, 2, 60).tolist())
+    options = {"similarity_fn_names": ["cosine", "dot", "euclidean", "manhattan"]}
+    theirs = peer.BinaryClassificationEvaluator(*columns, **options)
+    assert_same(BinaryClassificationEvaluator(*columns, **options), theirs, Texts(levels=1, dim=3), tmp_path)
+
+
+def test_nan_is_refused() -> None:
+    class Nan(Texts):
+        def row(self, text: str) -> np.ndarray:
+            return super().row(text) * np.float32("nan")
+
+    with pytest.raises(ValueError, match="scores must be numbers, got nan in row 0"):
+        BinaryClassificationEvaluator(*COLUMNS)(Nan())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from sbert_ray.embeddings import to_scipy_coo
 from sbert_ray.evaluation.encoding import DOCUMENT, QUERY, embed, predict
 
 
@@ -90,9 +91,58 @@ def test_scores_of_any_kind_are_an_array() -> None:
         def predict(self, pairs: Any, batch_size: int = 1) -> Any:
             return self.scores
 
-    for scores in (np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), [torch.tensor(1.0), torch.tensor(2.0)]):
+    of_tensors = [torch.tensor(1.0), torch.tensor(2.0)]
+    for scores in (np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), of_tensors, [1.0, 2.0], (1, 2)):
         assert predict(Model(scores), [("a", "b")] * 2, batch_size=2, show_progress_bar=True).tolist() == [1.0, 2.0]
     with pytest.raises(ValueError, match="a score for each of 1 pairs, got 2"):
         predict(Model(scores), [("a", "b")])
     with pytest.raises(ValueError, match=r"prompt_name must be an argument of .*predict to be used, got prompt"):
         predict(Model(scores), [("a", "b")] * 2, prompt_name="q")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_sparse_embeddings_are_truncated_too(size: int) -> None:
+    got = embed(SimpleNamespace(encode=lambda texts: MATRIX.to_sparse()), ["a", "b"], truncate_dim=size)
+    assert got.layout == torch.sparse_coo
+    assert torch.equal(got.to_dense(), MATRIX[:, :size])
+
+
+def test_matrices_of_scipy_are_sparse_embeddings() -> None:
+    matrix = to_scipy_coo(MATRIX.to_sparse())
+    for embeddings in (matrix, matrix.tocsr()):
+        got = embed(Fixed(embeddings), ["a", "b"])
+        assert got.layout == torch.sparse_coo
+        assert torch.equal(got.to_dense(), MATRIX)
+
+
+@pytest.mark.parametrize("embeddings", [{"a": 1}, None, "text"])
+def test_what_is_no_embeddings_is_refused(embeddings: Any) -> None:
+    with pytest.raises(
+        TypeError,
+        match=f"must be an array, a tensor or a list of them, dense or sparse, got {type(embeddings).__name__}",
+    ):
+        embed(Fixed(embeddings), ["a", "b"])
+
+
+def test_arguments_that_have_no_name_are_not_given() -> None:
+    class Model:
+        def encode(self, texts: Any, batch_size: int = 32, /) -> Any:
+            return MATRIX
+
+        def predict(self, pairs: Any, batch_size: int = 32, /) -> Any:
+            return [1.0, 2.0]
+
+    assert torch.equal(embed(Model(), ["a", "b"], batch_size=3), MATRIX)
+    assert predict(Model(), [("a", "b")] * 2, batch_size=3).tolist() == [1.0, 2.0]
+
+
+def test_no_dimensions_are_refused_before_the_texts_are_embedded() -> None:
+    model = Fixed(MATRIX)
+    with pytest.raises(ValueError, match="truncate_dim must be positive, got 0"):
+        embed(model, ["a", "b"], truncate_dim=0)
+    assert not model.asked
+
+
+def test_a_model_without_predict_is_refused() -> None:
+    with pytest.raises(TypeError, match="the model must have a method predict, got Fixed"):
+        predict(Fixed(MATRIX), [("a", "b")])

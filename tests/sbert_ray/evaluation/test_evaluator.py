@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from sbert_ray import evaluation
-from sbert_ray.evaluation import Evaluator, InformationRetrievalEvaluator, SequentialEvaluator, TranslationEvaluator
+from sbert_ray.evaluation import (
+    Evaluator,
+    InformationRetrievalEvaluator,
+    SequentialEvaluator,
+    TranslationEvaluator,
+    TripletEvaluator,
+)
+from sbert_ray.evaluation.evaluator import append_row
 from tests.sbert_ray.evaluation.oracle import Texts, assert_same, words
 
 peer = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
@@ -139,3 +146,68 @@ def test_a_card_that_keeps_metrics_is_told() -> None:
     evaluator.store_metrics_in_model_card_data(object(), {"a": 1.0})
     with pytest.raises(NotImplementedError):
         evaluator(model)
+
+
+def test_a_name_that_metrics_begin_with_is_a_prefix_like_others() -> None:
+    data = ({"q": "t1"}, {f"d{number}": f"t{number}" for number in range(20)}, {"q": {"d1", "d2"}})
+    evaluator = InformationRetrievalEvaluator(*data, name="cosine")
+    metrics = evaluator(Texts())
+    assert evaluator.primary_metric == "cosine_cosine_ndcg@10"
+    assert SequentialEvaluator([evaluator])(Texts())["sequential_score"] == metrics["cosine_cosine_ndcg@10"]
+
+
+def test_a_primary_metric_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the primary metric of Fixed must be one of \['a'\], got 'b'"):
+        SequentialEvaluator([Fixed({"a": 1.0}, "b")])(None)
+    with pytest.raises(ValueError, match=r"the primary metric of Fixed must be one of \[\], got None"):
+        SequentialEvaluator([Fixed({})])(None)
+
+
+def test_a_file_tells_which_columns_its_rows_have(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "x.csv").touch()  # as an upload may have left it
+    for row in ({"epoch": 1, "a": 2}, {"epoch": 2, "a": 3}, {"epoch": 3, "b": 4}, {"epoch": 4, "b": 5}):
+        append_row(tmp_path, "x.csv", row)
+    assert (tmp_path / "x.csv").read_text().split() == ["epoch,a", "1,2", "2,3", "epoch,b", "3,4", "4,5"]
+    [message] = caplog.messages
+    assert message.endswith(
+        "x.csv has columns ['epoch', 'a'] so far; from now on they are ['epoch', 'b'], under a new header"
+    )
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../x"])
+def test_a_name_leads_to_no_other_folder(name: str, tmp_path: Path) -> None:
+    data = ({"q": "a"}, {"d": "b", "e": "c"}, {"q": {"e"}})
+    folder = tmp_path / "results"
+    metrics = InformationRetrievalEvaluator(*data, name=name, write_predictions=True)(Texts(), str(folder))
+    assert f"{name}_cosine_ndcg@10" in metrics
+    assert list(tmp_path.iterdir()) == [folder]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".csv", ".jsonl"]
+
+
+def test_metrics_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "sbert_ray"):
+        TranslationEvaluator(*PAIR, name="dev")(Texts())
+    [message] = caplog.messages
+    assert message.startswith("Translation: dev_src2trg_accuracy 0.")
+
+
+def test_evaluators_are_described_as_the_peers() -> None:
+    for package, name in classes():
+        ours, theirs = (
+            getattr(importlib.import_module(f"{top}.{package}.evaluation"), name)
+            for top in ("sbert_ray", "sentence_transformers")
+        )
+        if isinstance(ours, type) and issubclass(ours, Evaluator) and ours is not Evaluator:
+            assert object.__new__(ours).description == object.__new__(theirs).description
+
+
+def test_a_model_of_the_peer_is_told_our_metrics(minilm: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = (["a cat", "a dog", "bread"], ["cats", "dogs", "yeast"], ["yeast", "dogs", "cats"])
+    told = []
+    for kind in (TripletEvaluator, peer.TripletEvaluator):
+        model = SentenceTransformer(str(minilm), device="cpu")
+        kind(*texts, name="dev", margin=0.1)(model)
+        told += model.model_card_data.eval_results_dict.values()
+    assert told[0] == pytest.approx(told[1])

@@ -45,3 +45,11 @@ def test_wrong_input_is_refused() -> None:
         ReciprocalRankFusionEvaluator(samples(0), samples(1)[1:])
     with pytest.raises(ValueError, match="got 0 and 0"):
         ReciprocalRankFusionEvaluator([], [])
+
+
+def test_wrong_rows_are_refused() -> None:
+    rows = samples(0)
+    with pytest.raises(ValueError, match=r"positive and documents, got \['query_id', 'documents'\] not in row 0"):
+        ReciprocalRankFusionEvaluator(rows, [{"query": "q", "positive": ["a"]}])
+    with pytest.raises(ValueError, match="rrf_k must not be negative, got -1"):
+        ReciprocalRankFusionEvaluator(rows, rows, rrf_k=-1)

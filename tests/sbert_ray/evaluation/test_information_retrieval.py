@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sbert_ray.evaluation import InformationRetrievalEvaluator
+from sbert_ray.embeddings import to_csr, to_scipy_coo
+from sbert_ray.evaluation import InformationRetrievalEvaluator, SparseInformationRetrievalEvaluator
 from sbert_ray.similarity import cos_sim, dot_score, euclidean_sim
 from tests.sbert_ray.evaluation.oracle import SparseTexts, Texts, assert_same, words
 
@@ -136,6 +137,9 @@ class Plain:
         (DATA, {"corpus_chunk_size": 0}, "corpus_chunk_size and every k must be positive"),
         (DATA, {"mrr_at_k": [0]}, "every k must be positive"),
         (DATA, {"ndcg_at_k": []}, "ndcg_at_k have one"),
+        (DATA, {"main_score_function": "cosin"}, r"main_score_function must be one of \['cosine', .*, got 'cosin'"),
+        (DATA, {"mrr_at_k": 10}, r"every at_k must be ranks, such as \[1, 10\], got \(10, "),
+        ((QUERIES, CORPUS, {"q1": "d10"}), {}, "relevant_docs must have sets of ids, got 'd10'"),
         (
             DATA,
             {"score_functions": {"a": euclidean_sim}, "main_score_function": "b"},
@@ -156,3 +160,97 @@ def test_what_a_model_cannot_do_is_refused() -> None:
         InformationRetrievalEvaluator(*DATA, main_score_function="dot")(Plain())
     with pytest.raises(TypeError, match="must have a method encode, got dict"):
         InformationRetrievalEvaluator(*DATA)({})
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", [int, str, lambda number: (number % 3, number)])
+def test_ties_of_ids_of_any_kind_are_as_with_the_peer(seed: int, kind: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    numbers = rng.permutation(200)[:60].tolist()
+    corpus = {kind(number): f"document {number % 7}" for number in numbers}
+    data = (QUERIES, corpus, {query: {kind(number) for number in rng.choice(numbers, 3)} for query in QUERIES})
+    options = {"corpus_chunk_size": int(rng.integers(5, 70))}
+    theirs = peer.InformationRetrievalEvaluator(*data, **options)
+    assert_same(InformationRetrievalEvaluator(*data, **options), theirs, Texts(levels=1, dim=2), tmp_path)
+
+
+def test_ids_of_several_kinds_go_as_strings() -> None:
+    evaluator = InformationRetrievalEvaluator({"q": "x"}, {2: "x", "1": "x", 10: "x"}, {"q": {2}})
+    ids = evaluator.search(Texts())["cosine"].ids[0].tolist()
+    assert [evaluator.corpus_ids[row] for row in ids] == ["1", 10, 2]
+
+
+class Turned(Texts):
+    """Turns its queries round."""
+
+    def __init__(self, sign: int) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def encode_query(self, texts: Any, **options: Any) -> Any:
+        return self.sign * self.encode(texts, **options)
+
+
+@pytest.mark.parametrize("name", ["", "dev"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_function_is_chosen_once_as_by_the_peer(seed: int, name: str) -> None:
+    relevant = {
+        query: {f"d{row}"} for query, row in zip(QUERIES, np.random.default_rng(seed).integers(0, 60, 12), strict=False)
+    }
+    functions = {"b": lambda a, b: -dot_score(a, b), "a": dot_score, "c": dot_score}  # a and c are always equal
+    ours, theirs = (
+        kind(QUERIES, CORPUS, relevant, score_functions=functions, name=name)
+        for kind in (InformationRetrievalEvaluator, peer.InformationRetrievalEvaluator)
+    )
+    for sign in (1, -1, 1):
+        assert ours(Turned(sign)) == pytest.approx(theirs(Turned(sign)))
+        assert ours.primary_metric == theirs.primary_metric
+
+
+def test_a_similarity_of_the_models_own_is_used(tmp_path: Path) -> None:
+    class Own(Texts):
+        def similarity(self, a: Any, b: Any) -> Any:
+            return -dot_score(a, b)
+
+    for name in ("cosine", "odd"):
+        model = Own(levels=1)
+        model.similarity_fn_name = name
+        (tmp_path / name).mkdir()
+        theirs = peer.InformationRetrievalEvaluator(*DATA)
+        assert_same(InformationRetrievalEvaluator(*DATA), theirs, model, tmp_path / name)
+
+
+@pytest.mark.parametrize("chunk_size", [7, 1000])
+def test_given_embeddings_may_be_of_any_kind(chunk_size: int) -> None:
+    model = Texts(levels=1, similarity_fn_name="dot")  # whose sums are exact, whatever their precision
+    evaluator = InformationRetrievalEvaluator(*DATA, corpus_chunk_size=chunk_size)
+    expected = evaluator(model)
+    matrix = model.encode(CORPUS.values(), convert_to_tensor=True)
+    sparse = matrix.to_sparse()
+    rows = [matrix.numpy(), matrix.double(), list(matrix), list(matrix.numpy()), matrix.tolist()]
+    for given in (*rows, sparse, to_csr(matrix), to_scipy_coo(sparse), to_scipy_coo(sparse).tocsr()):
+        assert evaluator(model, corpus_embeddings=given) == pytest.approx(expected)
+
+
+def test_given_embeddings_of_another_number_are_refused() -> None:
+    evaluator = InformationRetrievalEvaluator(*DATA)
+    for size in (59, 61):
+        with pytest.raises(ValueError, match=f"corpus_embeddings must be 60, one of each document, got {size}"):
+            evaluator(Texts(), corpus_embeddings=torch.zeros(size, 4))
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_given_embeddings_are_counted(is_sparse: bool) -> None:
+    model = SparseTexts(dim=16, similarity_fn_name="dot")
+    evaluator = SparseInformationRetrievalEvaluator(*DATA, corpus_chunk_size=11)
+    matrix = model.encode(CORPUS.values(), convert_to_sparse_tensor=is_sparse)
+    assert evaluator(model, corpus_embeddings=matrix) == evaluator(model)
+
+
+def test_nan_is_refused() -> None:
+    class Nan(Texts):
+        def row(self, text: str) -> np.ndarray:
+            return super().row(text) * np.float32("nan" if text == "document 3" else 1)
+
+    with pytest.raises(ValueError, match="scores must be numbers, got nan in row 0"):
+        InformationRetrievalEvaluator(*DATA)(Nan())

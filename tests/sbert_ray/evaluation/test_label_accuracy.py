@@ -74,3 +74,19 @@ def test_wrong_input_is_refused() -> None:
         LabelAccuracyEvaluator([])
     with pytest.raises(ValueError, match="dataloader must yield at least one batch"):
         LabelAccuracyEvaluator([], softmax_model=Softmax())(Lengths())
+
+
+def test_the_model_trains_on_whatever_happens() -> None:
+    class Training(Lengths):
+        training = True
+
+        def train(self) -> None:
+            self.training = True
+
+        def eval(self) -> None:
+            self.training = False
+
+    model = Training()
+    with pytest.raises(ValueError, match="dataloader must yield at least one batch"):
+        LabelAccuracyEvaluator([], softmax_model=Softmax())(model)
+    assert model.training

@@ -1,6 +1,7 @@
 """Metrics against their formulas in plain Python, and against SciPy and scikit-learn, ties included."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,3 +116,43 @@ def test_retrieval_metrics_are_their_formulas(seed: int, k: int) -> None:
         ideal = sum(1 / math.log2(r + 1) for r in range(1, few + 1))
         assert of.ndcg_at_k(hits, relevant, k)[i] == pytest.approx(gain / ideal)
         assert of.map_at_k(hits, relevant, k)[i] == pytest.approx(sum(precisions) / few)
+
+
+def test_a_threshold_between_neighbouring_numbers_is_the_upper_one() -> None:
+    for seed in range(50):
+        upper = np.random.default_rng(seed).uniform(0.1, 1)
+        for kind in (np.float16, np.float32, np.float64):
+            scores = np.array([kind(upper), np.nextafter(kind(upper), kind(0))])
+            for best in (of.best_accuracy(scores, [1, 0]), of.best_f1(scores, [1, 0])):
+                assert best.threshold == scores[0]
+                assert ((scores >= kind(best.threshold)) == [1, 0]).all()
+
+
+def test_a_threshold_of_halves_is_finite() -> None:
+    assert of.best_f1(np.array([60000, 50000], np.float16), [1, 0]).threshold == 54976.0
+
+
+def test_thresholds_of_many_equal_scores_are_the_peers() -> None:
+    """F1s that are equal as fractions differ in their last bit, which decides between thresholds."""
+    peer = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation").BinaryClassificationEvaluator
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(3, 40))
+        scores, labels = rng.integers(0, 12, count).astype(np.float32), rng.integers(0, 2, count)
+        if labels.any():
+            assert of.best_f1(scores, labels) == tuple(
+                map(float, peer.find_best_f1_and_threshold(scores, labels, True))
+            )
+
+
+@pytest.mark.parametrize(
+    "function", [of.best_accuracy, of.best_f1, lambda scores, labels: of.average_precision(labels, scores)]
+)
+def test_nan_is_no_score(function: Any) -> None:
+    with pytest.raises(ValueError, match="scores must be numbers, got nan in row 2"):
+        function([0.5, 1.0, float("nan")], [1, 0, 1])
+
+
+def test_no_scores_are_no_positives() -> None:
+    assert of.best_f1([], [], 3) == (0.0, 0.0, 0.0, 0.0)
+    assert of.average_precision([], [], 3) == 0.0

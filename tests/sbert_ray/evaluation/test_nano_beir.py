@@ -71,7 +71,7 @@ def test_several_files_and_json_lines_are_read(folder: Path, tmp_path: Path) -> 
     lines, files = NanoData(str(tmp_path), "nq"), NanoData(str(folder), "nq")
     assert (lines.corpus, lines.queries, lines.relevant_docs) == (files.corpus, files.queries, files.relevant_docs)
     assert list(lines.rankings()) == list(files.rankings())
-    assert "empty" not in files.corpus
+    assert files.corpus["empty"] == ""  # which cross-encoders may have to score
     assert len(list((folder / "corpus").glob("NanoNQ-*.parquet"))) == 2
 
 
@@ -99,3 +99,33 @@ def test_wrong_input_is_refused(folder: Path, tmp_path: Path) -> None:
         (tmp_path / "corpus" / file).write_text('{"_id": "a", "body": "x"}\n')
     with pytest.raises(ValueError, match=r"NanoNQ.jsonl lacks column\(s\) \['text'\]; it has \['_id', 'body'\]"):
         NanoBEIREvaluator(["NQ"], str(tmp_path))
+
+
+def test_prompts_may_be_by_name_in_any_case(folder: Path) -> None:
+    evaluator = NanoBEIREvaluator(NAMES, str(folder), query_prompts={"MSMARCO": "a", "nq": "b", "SciFact": "c"})
+    assert evaluator.query_prompts == {"msmarco": "a", "NQ": "b", "scifact": "c"}
+    assert [part.query_prompt for part in evaluator.evaluators] == ["a", "b", "c"]
+
+
+def test_other_files_beside_the_data_are_not_read(folder: Path, tmp_path: Path) -> None:
+    write(tmp_path, ["NanoMSMARCO"])
+    expected = list(NanoData(str(tmp_path), "msmarco").rankings())
+    write(tmp_path, ["NanoMSMARCO"], kind="jsonl")
+    (tmp_path / "bm25" / "NanoMSMARCO.md").write_text("about it")
+    assert list(NanoData(str(tmp_path), "msmarco").rankings()) == expected
+
+
+def test_a_name_alone_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"must be a list of names, such as \['msmarco'\], got 'msmarco'"):
+        NanoBEIREvaluator("msmarco", str(folder))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_function_is_chosen_once_as_by_the_peer(seed: int, folder: Path, peers: Any) -> None:
+    functions = {"b": lambda a, b: -dot_score(a, b), "a": dot_score, "c": dot_score}
+    theirs = peers["NanoBEIREvaluator"](NAMES, score_functions=functions)
+    ours = NanoBEIREvaluator(NAMES, str(folder), score_functions=functions)
+    for levels in (seed + 1, seed + 2):
+        ours(Texts(levels=levels))
+        theirs(Texts(levels=levels))
+        assert ours.primary_metric == theirs.primary_metric

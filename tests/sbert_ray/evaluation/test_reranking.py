@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sbert_ray.evaluation import RerankingEvaluator
+from sbert_ray.evaluation import RerankingEvaluator, SparseRerankingEvaluator
 from sbert_ray.evaluation import reranking as module
 from sbert_ray.similarity import dot_score
-from tests.sbert_ray.evaluation.oracle import Texts, assert_same, words
+from tests.sbert_ray.evaluation.oracle import SparseTexts, Texts, assert_same, words
 
 peer = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
 
@@ -51,5 +52,45 @@ def test_wrong_input_is_refused() -> None:
         RerankingEvaluator([{"query": "q", "positive": [], "negative": ["a"]}])
     with pytest.raises(ValueError, match=r"must have 'query', 'positive' and 'negative', got one without \['query'"):
         RerankingEvaluator([{"positive": [], "negative": ["a"]}])
+    with pytest.raises(ValueError, match="documents must be a text or texts, got None"):
+        RerankingEvaluator([{"query": "q", "positive": None, "negative": ["a"]}])
     with pytest.raises(ValueError, match="at_k must be positive, got 0"):
         RerankingEvaluator(SAMPLES, at_k=0)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks are implicitly disabled")  # the peer's
+@pytest.mark.parametrize("seed", range(20))
+def test_ties_among_many_documents_are_as_with_the_peer(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    samples = [
+        {"query": "q", "positive": chosen(rng, 2), "negative": chosen(rng, int(rng.choice([10, 40, 300])))}
+        for _ in range(3)
+    ]
+    options = {"use_batched_encoding": bool(rng.integers(2))}
+    theirs = peer.RerankingEvaluator(samples, **options)
+    assert_same(RerankingEvaluator(samples, **options), theirs, Texts(levels=1, dim=3), tmp_path / "dense")
+    sparse = pytest.importorskip("sentence_transformers.sparse_encoder.evaluation")
+    theirs = sparse.SparseRerankingEvaluator(samples, **options)
+    assert_same(SparseRerankingEvaluator(samples, **options), theirs, SparseTexts(levels=1, dim=3), tmp_path / "sparse")
+
+
+def chosen(rng: np.random.Generator, count: int) -> list[str]:
+    return [f"t{number}" for number in rng.integers(0, 100, count)]
+
+
+def test_all_zeros_find_nothing_by_themselves() -> None:
+    class Zeros(Texts):
+        def row(self, text: str) -> np.ndarray:
+            return super().row(text) * 0
+
+    samples = [{"query": "q", "positive": ["p"], "negative": words("n", 30)}]
+    assert RerankingEvaluator(samples)(Zeros()) == pytest.approx(peer.RerankingEvaluator(samples)(Zeros()))
+
+
+def test_nan_is_refused() -> None:
+    class Nan(Texts):
+        def row(self, text: str) -> np.ndarray:
+            return super().row(text) * np.float32("nan")
+
+    with pytest.raises(ValueError, match="scores must be numbers, got nan in row 0"):
+        RerankingEvaluator(SAMPLES)(Nan())

@@ -1,6 +1,7 @@
 """Correlations of similarities, against the peer and with a model of known angles."""
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,3 +88,9 @@ def test_examples_are_columns() -> None:
 def test_wrong_input_is_refused(columns: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EmbeddingSimilarityEvaluator(*columns, **options)
+
+
+@pytest.mark.parametrize("score", [None, "high", "0.5", [1.0]])
+def test_a_gold_score_is_a_number(score: Any) -> None:
+    with pytest.raises(ValueError, match=f"scores must be numbers, got {re.escape(repr(score))} in row 1"):
+        EmbeddingSimilarityEvaluator(["a", "b"], ["c", "d"], [np.float32(1), score])

@@ -4,9 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sbert_ray.evaluation import TripletEvaluator
+from sbert_ray.similarity import SimilarityFunction
 from tests.sbert_ray.evaluation.oracle import Texts, assert_same, words
 
 peer = pytest.importorskip("sentence_transformers.sentence_transformer.evaluation")
@@ -47,3 +49,12 @@ def test_examples_are_columns() -> None:
 def test_wrong_input_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TripletEvaluator(**({"anchors": ["a"], "positives": ["b"], "negatives": ["c"]} | options))
+
+
+def test_margins_are_numbers_of_any_kind() -> None:
+    columns = (words("a", 9), words("b", 9), words("c", 9))
+    expected = TripletEvaluator(*columns, margin={"cosine": 0.5})(Texts())
+    for margin in (np.float32(0.5), {SimilarityFunction.COSINE: np.float64(0.5)}):
+        assert TripletEvaluator(*columns, margin=margin)(Texts()) == expected
+    with pytest.raises(ValueError, match=r"numbers by similarity, got \{'cosine': None\}"):
+        TripletEvaluator(*columns, margin={"cosine": None})

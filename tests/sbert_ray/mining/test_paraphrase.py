@@ -82,3 +82,19 @@ def test_a_model_embeds_the_texts() -> None:
 def test_numbers_must_be_positive(name: str) -> None:
     with pytest.raises(ValueError, match="must be positive, got 0"):
         paraphrase_mining_embeddings(integers(4), **{name: 0})
+
+
+def test_a_model_that_takes_nothing_but_texts_is_enough() -> None:
+    matrix = integers(6)
+
+    class Plain:
+        def encode(self, texts: Any) -> Any:
+            return matrix
+
+    class Numbered:
+        def encode(self, texts: Any, batch_size: int = 32, /) -> Any:
+            return matrix
+
+    expected = paraphrase_mining_embeddings(matrix)
+    for model in (Plain(), Numbered()):
+        assert paraphrase_mining(model, list("abcdef")) == expected

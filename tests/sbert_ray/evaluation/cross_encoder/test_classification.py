@@ -54,3 +54,21 @@ def test_wrong_input_is_refused() -> None:
         ours.CrossEncoderClassificationEvaluator(PAIRS, [0, 1])
     with pytest.raises(ValueError, match="labels must be 0 or 1, got 2 in row 0"):
         ours.CrossEncoderClassificationEvaluator(PAIRS[:1], [2])(Scores())
+
+
+def test_scores_may_come_in_lists_and_must_be_numbers() -> None:
+    class Listed(Scores):
+        def predict(self, pairs: Any, **options: Any) -> Any:
+            return super().predict(pairs, **options).tolist()
+
+    class Nan(Scores):
+        def predict(self, pairs: Any, **options: Any) -> Any:
+            return super().predict(pairs, **options) * np.float32("nan")
+
+    evaluator = ours.CrossEncoderClassificationEvaluator(PAIRS, [0, 1] * 20)
+    assert evaluator(Listed()) == pytest.approx(evaluator(Scores()))
+    assert evaluator(Listed(2)) == evaluator(Scores(2))
+    correlation = ours.CrossEncoderCorrelationEvaluator(PAIRS, list(range(40)))
+    assert correlation(Listed()) == pytest.approx(correlation(Scores()))
+    with pytest.raises(ValueError, match="scores must be numbers, got nan in row 0"):
+        evaluator(Nan())

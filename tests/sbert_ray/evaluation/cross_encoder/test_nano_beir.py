@@ -42,3 +42,20 @@ def test_two_data_sets_are_left_out(folder: str) -> None:
         ours.CrossEncoderNanoBEIREvaluator(dataset_id=folder)
     with pytest.raises(ValueError, match=r"unknown data sets \['nope'\]"):
         ours.CrossEncoderNanoBEIREvaluator(["nope"], folder)
+
+
+def test_empty_texts_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_empty(split: str) -> dict[str, Any]:
+        data = tables(split)
+        data["bm25"][0]["corpus-ids"].insert(1, "empty")
+        data["bm25"].append({"query-id": "none", "corpus-ids": data["bm25"][0]["corpus-ids"]})
+        data["qrels"].append({"query-id": "none", "corpus-id": "empty"})
+        return data
+
+    def load(self: Any, subset: str, split: str, required_columns: Any) -> Columns:
+        return Columns(with_empty(split)[subset])
+
+    monkeypatch.setattr(peer.CrossEncoderNanoBEIREvaluator, "_load_dataset_subset_split", load)
+    folder = write(tmp_path / "data", ["NanoMSMARCO"], data=with_empty)
+    theirs = peer.CrossEncoderNanoBEIREvaluator(["msmarco"])
+    assert_same(ours.CrossEncoderNanoBEIREvaluator(["msmarco"], str(folder)), theirs, Scores(), tmp_path)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sbert_ray.evaluation import cross_encoder as ours
@@ -60,3 +61,13 @@ def test_wrong_input_is_refused() -> None:
         ours.CrossEncoderRerankingEvaluator(DOCUMENTS, at_k=0)
     with pytest.raises(ValueError, match=r"predict must return one score for a pair, got shape \(\d+, 2\)"):
         ours.CrossEncoderRerankingEvaluator(DOCUMENTS)(Scores(2))
+
+
+def test_nan_is_refused() -> None:
+    class Nan(Scores):
+        def predict(self, pairs: Any, **options: Any) -> Any:
+            return super().predict(pairs, **options) * np.float32("nan")
+
+    for samples in (NEGATIVES, DOCUMENTS):
+        with pytest.raises(ValueError, match="scores must be numbers, got nan in row 0"):
+            ours.CrossEncoderRerankingEvaluator(samples)(Nan())
