@@ -89,10 +89,18 @@ class Rows:
 def readable(value: pa.Scalar) -> Any:
     """Return an id as JSON can hold it."""
     try:
-        plain = value.as_py()
+        plain = None if _has_nanoseconds(value) else value.as_py()
     except (ValueError, OverflowError):  # no valid UTF-8, or a time that Python does not know
+        plain = None
+    if plain is None and value.is_valid:
         plain = comparable(pa.chunked_array([pa.array([value])]))[0].as_py()
     return plain if isinstance(plain, str | int | float | bool | None) else str(plain)
+
+
+def _has_nanoseconds(value: pa.Scalar) -> bool:
+    """Return whether a time is finer than Python's, for which pyarrow would take pandas' where that is installed."""
+    is_fine = pa.types.is_temporal(value.type) and getattr(value.type, "unit", "") == "ns"
+    return is_fine and value.is_valid and bool(value.value % 1000)
 
 
 def strings(column: pa.ChunkedArray) -> tuple[list[str | None], dict[int, str]]:
