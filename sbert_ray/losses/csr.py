@@ -37,7 +37,7 @@ class CSRReconstructionLoss(Loss):
     with d_k what k latents stand for, d_4k what four times as many do, and d_aux what the largest of those that have
     been dead for long make of the rest y, which passes no gradient on.
 
-    Columns: any number. Labels: none.
+    Columns: any number of texts. Labels: none.
 
     Args:
         model: A model with a SparseAutoEncoder.

@@ -21,7 +21,7 @@ class FlopsLoss(Loss):
 
     It is a regularizer, to be part of `SpladeLoss`.
 
-    Columns: any number. Labels: none.
+    Columns: any number of texts. Labels: none.
 
     Args:
         model: Embeds the columns.
