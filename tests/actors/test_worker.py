@@ -262,7 +262,9 @@ def test_the_report_tells_how_long_the_device_was_idle(tmp_path: Path, monkeypat
     assert (first.usage.device_seconds, first.usage.device_span) == (3.0, 4.0)  # from when it computed first
     second = worker.process(replace(UNIT, index=1), silent)
     assert (second.usage.device_seconds, second.usage.device_span) == (6.0, 4.0 + 2.0 + 3.0 + 1.0)
-    assert second.stats["seconds"] == {"read": 0.0, "tokenize": 2.0, "wait": 0.0, "compute": 3.0, "write": 1.0}
+    seconds = dict(second.stats["seconds"])
+    assert seconds.pop("read") in (0.0, 2.0, 3.0, 5.0)  # it looks ahead while the others may move the clock
+    assert seconds == {"tokenize": 2.0, "wait": 0.0, "compute": 3.0, "write": 1.0}
     assert idle_share([second.usage]) == pytest.approx(0.4)
     assert 0 < first.usage.cpu_seconds < second.usage.cpu_seconds
     assert first.begun <= first.finished <= second.begun
