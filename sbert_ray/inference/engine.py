@@ -163,7 +163,7 @@ def _compute(encoder: Encoder, batch: _Planned, features: Features) -> Iterator[
     num_positions = batch.num_positions
     if len(batch.rows) == 1 or encoder.budget.fits(num_positions):
         try:
-            computed = encoder.forward(_to_device(features, encoder.device))
+            computed = encoder.forward(to_device(features, encoder.device))
         except torch.OutOfMemoryError:
             if len(batch.rows) == 1:
                 raise
@@ -249,8 +249,8 @@ def truncate_and_normalize(embeddings: Tensor, truncate_dim: int | None, normali
     return F.normalize(embeddings, p=2, dim=-1) if normalize else embeddings
 
 
-def _to_device(features: Features, device: torch.device) -> Features:
-    # The prompt's length stays on the CPU, where pooling reads it without waiting for the GPU.
+def to_device(features: Features, device: torch.device) -> Features:
+    """Return features on a device, all but the prompt's length, which pooling reads without waiting for the GPU."""
     return {
         name: value.to(device) if isinstance(value, Tensor) and name != "prompt_length" else value
         for name, value in features.items()

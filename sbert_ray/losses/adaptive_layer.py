@@ -7,14 +7,14 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sbert_ray.inference.prepared import Features
-from sbert_ray.losses.columns import read
+from sbert_ray.losses.columns import inner_model, read
 from sbert_ray.losses.gathered import shared_draw
 from sbert_ray.losses.loss import Loss
 from sbert_ray.losses.matryoshka import MatryoshkaLoss
@@ -200,7 +200,7 @@ def _check_modules(model: nn.Module) -> None:
     Raises:
         ValueError: They read all layers at once, or come after routes, or the first is no transformer that embeds.
     """
-    modules = list(cast(nn.Module, getattr(model, "module", model)).children())
+    modules = list(inner_model(model).children())
     first = modules[0] if modules else None
     if not isinstance(first, Transformer) or first.transformer_task != "feature-extraction":
         task = f" for {first.transformer_task}" if isinstance(first, Transformer) else ""
@@ -215,7 +215,7 @@ def _check_modules(model: nn.Module) -> None:
 @contextmanager
 def _all_layers(model: nn.Module) -> Iterator[None]:
     """Let a model's transformer give the hidden states of all layers within a ``with`` block."""
-    config = getattr(getattr(model, "module", model), "config", None)
+    config = getattr(inner_model(model), "config", None)
     if config is None:
         raise ValueError("AdaptiveLayerLoss needs a model that begins with a transformer of several layers")
     before = getattr(config, "output_hidden_states", False)
@@ -228,7 +228,7 @@ def _all_layers(model: nn.Module) -> Iterator[None]:
 
 def _embedding_at(model: Any, features: Features, layer: int) -> Tensor:
     """Return what the modules after the transformer make of the hidden states that a layer is given (B, D)."""
-    _, *others = getattr(model, "module", model)
+    _, *others = inner_model(model)
     given = {name: features[name] for name in _GIVEN if name in features}
     found = given | {"token_embeddings": features["all_layer_embeddings"][layer]}
     for module in others:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sbert_ray.inference.batching import plan_batches, plan_packs
+from sbert_ray.inference.engine import to_device
 from sbert_ray.inference.prepared import Features
 from sbert_ray.inference.tokenized import Padding, TokenizedTexts
 
@@ -76,7 +77,7 @@ class Columns:
         for kind, columns in enumerate(_alike(self.features)):
             rows = [np.arange(starts[column], starts[column + 1]) for column in columns]
             together = [self.features[column] for column in columns]
-            packed = _packed_features(model, together[0])
+            packed = _packed_features(model, together)
             found: Iterable[tuple[NDArray[np.int64], Features]]
             if mini_batches is None and packed is None and not _may_merge(together):
                 found = zip(rows, together, strict=True)
@@ -116,6 +117,11 @@ def run_columns(
     parts = list(columns.parts(model, mini_batches))
     outputs = [model(part.features) for part in parts]
     return [columns.split(torch.cat([read(output, name) for output in outputs]), parts) for name in names]
+
+
+def inner_model(model: nn.Module) -> Any:
+    """Return the model itself where DistributedDataParallel wraps it."""
+    return getattr(model, "module", model)
 
 
 def read(features: Features, name: str = "sentence_embedding") -> Tensor:
@@ -162,15 +168,15 @@ def _is_text(features: Features) -> bool:
     return {"input_ids", "attention_mask"} <= tensors <= _TEXT
 
 
-def _packed_features(model: nn.Module, features: Features) -> Features | None:
-    """Return what features of packed texts hold besides; None if the model takes them padded."""
-    inner: Any = getattr(model, "module", model)  # DistributedDataParallel's wrapper has it there
+def _packed_features(model: nn.Module, columns: Sequence[Features]) -> Features | None:
+    """Return what features of columns' packed texts hold besides; None if the model takes them padded."""
+    inner = inner_model(model)
     is_compiled = hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None
-    if is_compiled or not hasattr(inner, "packed_features") or not _is_text(features):
+    if is_compiled or not hasattr(inner, "packed_features"):
         return None  # every packing would be compiled anew
-    if not _is_one_run(features["attention_mask"]):
+    if not all(_is_text(column) and _is_one_run(column["attention_mask"]) for column in columns[:1]):
         return None  # without padding, positions would be others, and a text without a token would not be there
-    found: Features | None = inner.packed_features(_labels(features))
+    found: Features | None = inner.packed_features(_labels(columns[0]))
     return found
 
 
@@ -200,8 +206,7 @@ def _text_parts(
     device = like["input_ids"].device
     for chosen in _plan(texts.lengths, mini_batches, is_packed=packed is not None):
         found = texts.batch(chosen) if packed is None else texts.packed(chosen) | packed
-        tensors = {name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)}
-        yield rows[chosen], found | tensors | _labels(like)
+        yield rows[chosen], to_device(found, device) | _labels(like)
 
 
 def _plan(lengths: NDArray[np.int64], mini_batches: MiniBatches | None, *, is_packed: bool) -> list[NDArray[np.int64]]:
@@ -235,7 +240,7 @@ def _texts_of(features: Sequence[Features]) -> TokenizedTexts:
 
 def _padding(model: nn.Module) -> Padding:
     """Return how the model's tokenizer pads, since some models tell padding by its ids."""
-    tokenizer = getattr(getattr(model, "module", model), "tokenizer", None)
+    tokenizer = getattr(inner_model(model), "tokenizer", None)
     token_id, side = (getattr(tokenizer, name, None) for name in ("pad_token_id", "padding_side"))
     return Padding(token_id or 0, side=side or "right")
 

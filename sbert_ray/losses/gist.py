@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sbert_ray.inference.engine import to_device
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.columns import MiniBatches, run_columns
 from sbert_ray.losses.loss import Loss
@@ -146,9 +147,7 @@ def _reads_otherwise(guide: Any, model: Any) -> bool:
 
 def _retokenized(features: Features, model: Any, guide: Any) -> Features:
     texts = model.tokenizer.batch_decode(features["input_ids"], skip_special_tokens=True)
-    tokens: Features = guide.preprocess(texts)
-    device = _device(guide, features["input_ids"])
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tokens.items()}
+    return to_device(guide.preprocess(texts), _device(guide, features["input_ids"]))
 
 
 def _device(model: Any, tensor: Tensor) -> torch.device:

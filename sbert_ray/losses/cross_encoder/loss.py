@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sbert_ray.inference.engine import to_device
 from sbert_ray.inference.prepared import Features
 from sbert_ray.losses.cached import cached_value
-from sbert_ray.losses.columns import Columns, MiniBatches, read
+from sbert_ray.losses.columns import MiniBatches, inner_model, run_columns
 from sbert_ray.losses.described import Described
 from sbert_ray.losses.gathered import JointBatch
 from sbert_ray.losses.values import total
@@ -73,7 +74,7 @@ class CrossEncoderLoss(Described, ABC):
         """
         pairs, targets = self.pairs(inputs, labels)
         inner = inner_model(self.model)
-        features = _moved(inner.preprocess(pairs, prompt, task=task), inner.device)
+        features = to_device(inner.preprocess(pairs, prompt, task=task), inner.device)
         if self.mini_batches is not None:
             return total(cached_value(self, self.model, [features], targets, self.mini_batches, "scores"))
         return self.value(self._scores(features, len(pairs), self.pairs_at_once(len(inputs[0]))), targets)
@@ -119,11 +120,9 @@ class CrossEncoderLoss(Described, ABC):
 
     def _scores(self, features: Features, num_pairs: int, at_once: int | None) -> Tensor:
         """Return the scores (N, K) in the order of the pairs, float32 at least."""
-        columns = Columns.of([features])
         mini_batches = None if at_once is None or at_once >= num_pairs else MiniBatches(at_once)
-        parts = list(columns.parts(self.model, mini_batches))
-        scores = torch.cat([read(self.model(part.features), "scores") for part in parts])
-        return columns.split(scores, parts)[0]
+        [[scores]] = run_columns(self.model, [features], ("scores",), mini_batches)
+        return scores
 
 
 def check_columns(
@@ -199,12 +198,3 @@ def numbers(values: Any, what: str) -> Tensor:
         return torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{what} must be numbers, got {reprlib.repr(values)}") from error
-
-
-def inner_model(model: nn.Module) -> Any:
-    """Return the model itself where DistributedDataParallel wraps it."""
-    return getattr(model, "module", model)
-
-
-def _moved(features: Features, device: torch.device) -> Features:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in features.items()}

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sbert_ray.losses.columns import inner_model
 from sbert_ray.losses.cross_encoder.loss import (
     IDENTITY,
     Activation,
     CrossEncoderLoss,
     Pair,
     check_columns,
-    inner_model,
     is_given,
     numbers,
 )
