@@ -174,7 +174,7 @@ def _packed_features(model: nn.Module, columns: Sequence[Features]) -> Features 
     is_compiled = hasattr(inner, "_orig_mod") or getattr(inner, "_compiled_call_impl", None) is not None
     if is_compiled or not hasattr(inner, "packed_features"):
         return None  # every packing would be compiled anew
-    if not all(_is_text(column) and _is_one_run(column["attention_mask"]) for column in columns[:1]):
+    if not all(_is_text(column) and _is_one_run(column["attention_mask"]) for column in columns):
         return None  # without padding, positions would be others, and a text without a token would not be there
     found: Features | None = inner.packed_features(_labels(columns[0]))
     return found

@@ -39,11 +39,15 @@ def test_mini_batches_hold_texts_of_like_length(tiny_model) -> None:
     assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(12))
 
 
-def test_a_text_without_tokens_is_padded(tiny_model) -> None:
+@pytest.mark.parametrize("column", [0, 1])
+def test_a_text_without_tokens_is_padded(tiny_model, column: int) -> None:
+    """Whichever column it is in: without padding it would not be there, and all that follow would be others."""
     features = features_of(tiny_model, text_columns(2))
-    features[0]["attention_mask"][0] = 0
+    features[column]["attention_mask"][0] = 0
     [found] = run_columns(tiny_model, features)
-    torch.testing.assert_close(found[1], alone(tiny_model, features)[1], rtol=1e-5, atol=1e-6)
+    expected = alone(tiny_model, features)
+    torch.testing.assert_close(found[1 - column], expected[1 - column], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[column][1:], expected[column][1:], rtol=1e-5, atol=1e-6)
     assert len(list(Columns.of(features).parts(tiny_model))) == 2
 
 
