@@ -93,25 +93,19 @@ class AdaptiveLayerLoss(WrapperLoss):
         self.kl_temperature = kl_temperature
         self.layer_weighting = layer_weighting
 
-    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Value:
-        """Return the loss of a batch, as `Loss.forward` does."""
-        columns = list(sentence_features)
-        self.check(len(columns), labels)
-        if self.model is None:
-            raise ValueError("AdaptiveLayerLoss needs the model, whose layers it reads")
-        targets = self.targets(columns, labels)
-        self.draw()
-        with _all_layers(self.model):
-            outputs = [self.model(column) for column in columns]
+    def run(self, model: nn.Module, features: Sequence[Features], labels: Tensor | None) -> Value:
+        """Return the loss of features, layer by layer."""
+        with _all_layers(model):
+            outputs = [model(column) for column in features]
         last = [read(output) for output in outputs]
-        values = [scaled(self.loss.value(last, targets), self.last_layer_weight)]
+        values = [scaled(self.loss.value(last, labels), self.last_layer_weight)]
         divergences = []
         layers = self._layers(outputs[0])
         for layer in layers:
-            embeddings = [_embedding_at(self.model, output, layer) for output in outputs]
+            embeddings = [_embedding_at(model, output, layer) for output in outputs]
             weight = self.prior_layers_weight * self._weight(layer) / len(layers)
             self.draw()
-            values.append(scaled(self.loss.value(embeddings, targets), weight))
+            values.append(scaled(self.loss.value(embeddings, labels), weight))
             divergences.append(self._divergence(embeddings, last))
         return self._with_divergence(summed(values), torch.stack(divergences).sum())
 

@@ -55,11 +55,9 @@ class CSRReconstructionLoss(Loss):
         super().__init__(model)
         self.beta = beta
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Value:
-        """Return the components of a batch by name."""
-        columns = list(sentence_features)
-        self.check(len(columns), labels)
-        return self.compute_loss_from_embeddings(autoencoded(self.model, column) for column in columns)
+    def run(self, model: nn.Module, features: Sequence[Features], labels: Tensor | None) -> Value:
+        """Return the components by name."""
+        return self.compute_loss_from_embeddings((autoencoded(model, column) for column in features), labels)
 
     def compute_loss_from_embeddings(  # type: ignore[override]
         self, embeddings: Iterable[Features], labels: Tensor | None = None
@@ -132,26 +130,20 @@ class CSRLoss(WrapperLoss):
         self.beta = beta
         self.gamma = gamma
 
-    def forward(self, sentence_features: Iterable[Features], labels: Tensor | None = None) -> Value:
-        """Return the components of a batch by name."""
-        columns = list(sentence_features)
-        self.check(len(columns), labels)
-        targets = self.targets(columns, labels)
-        self.draw()
-        outputs = [autoencoded(self.model, column) for column in columns]
-        base = scaled(self.loss.value([output["sentence_embedding"] for output in outputs], targets), self.gamma)
+    def run(self, model: nn.Module, features: Sequence[Features], labels: Tensor | None) -> Value:
+        """Return the components by name."""
+        outputs = [autoencoded(model, column) for column in features]
+        base = scaled(self.loss.value([output["sentence_embedding"] for output in outputs], labels), self.gamma)
         found = self.reconstruction.compute_loss_from_embeddings(outputs)
         return found | (dict(components(base)) if isinstance(base, dict) else {"base_loss": total(base)})
 
 
-def autoencoded(model: nn.Module | None, features: Features) -> Features:
+def autoencoded(model: nn.Module, features: Features) -> Features:
     """Return what a model with a SparseAutoEncoder writes for one column, whose dead latents it counts by the batch.
 
     Raises:
         ValueError: It has none.
     """
-    if model is None:
-        raise ValueError("the loss needs the model, of which it reads more than embeddings")
     columns = Columns.of([features])
     parts = list(columns.parts(model))
     outputs = [model(part.features) for part in parts]

@@ -87,9 +87,19 @@ class Loss(Described, ABC):
             raise ValueError(f"{type(self).__name__} has no model, so it can only be computed from embeddings")
         targets = self.targets(columns, labels)
         self.draw()
+        return self.run(self.model, columns, targets)
+
+    def run(self, model: nn.Module, features: Sequence[Features], labels: Tensor | None) -> Value:
+        """Return the loss of features, which are of the form that it takes.
+
+        Args:
+            model: Makes of features what the loss is computed from.
+            features: Of each column.
+            labels: What `targets` returned.
+        """
         if self.mini_batches is not None:
-            return cached_value(self, self.model, columns, targets, self.mini_batches)
-        return self.value(self.embed(columns), targets)
+            return cached_value(self, model, features, labels, self.mini_batches)
+        return self.value(self.embed(features), labels)
 
     def embed(self, features: Sequence[Features]) -> list[Tensor]:
         """Return the embeddings (B, D) of each column."""
