@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sbert_ray.evaluation.evaluator import Evaluator, Result, file_name
-from sbert_ray.evaluation.reranking import check_k, listed, ranking_metrics
+from sbert_ray.evaluation.reranking import check_k, listed, ranking_metrics, ranking_result
 
 
 class ReciprocalRankFusionEvaluator(Evaluator):
@@ -100,13 +100,13 @@ class ReciprocalRankFusionEvaluator(Evaluator):
         return self.finish(self._result(found), output_path, epoch, steps)
 
     def _result(self, found: Mapping[str, Sequence[NDArray[np.float64]]]) -> Result:
-        metrics, row = {}, {}
-        names = ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")
+        metrics: dict[str, float] = {}
+        row: dict[str, Any] = {}
         for prefix, values in found.items():
-            for name, value in zip(names, np.mean(values, axis=0).tolist(), strict=True):
-                metrics[f"{prefix}{name}"] = value
-                row[f"{(prefix or 'fusion_').capitalize()}{name.upper()}"] = value
-        return Result(metrics, row, names[-1])
+            result = ranking_result(values, self.at_k)
+            metrics |= {f"{prefix}{name}": value for name, value in result.metrics.items()}
+            row |= {f"{(prefix or 'fusion_').capitalize()}{name}": value for name, value in result.row.items()}
+        return Result(metrics, row, result.primary)
 
     def _write(self, folder: Path, predictions: Sequence[Mapping[str, Any]]) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from sbert_ray.embeddings import is_sparse, to_csr
 from sbert_ray.evaluation.encoding import as_matrix
 from sbert_ray.evaluation.written import Written
+from sbert_ray.inference.sparse import SparseRows
 from sbert_ray.similarity import SimilarityFunction
 
 _DIGEST = 16  # bytes, of which no two texts have the same
@@ -47,11 +48,11 @@ class PrecomputedEmbeddings:
         self.similarity_fn_name = SimilarityFunction.name_of(similarity_fn_name)
         if not isinstance(embeddings, (np.ndarray, Tensor)):
             embeddings = as_matrix(embeddings)
-        is_csr = isinstance(embeddings, Tensor) and is_sparse(embeddings)
-        self._embeddings = to_csr(embeddings).cpu() if is_csr else embeddings
         digests = _digests(texts)
         if embeddings.ndim != 2 or len(digests) != len(embeddings):
             raise ValueError(f"embeddings must be ({len(digests)}, D), as the texts, got {tuple(embeddings.shape)}")
+        is_csr = isinstance(embeddings, Tensor) and is_sparse(embeddings)
+        self._embeddings = _sparse_rows(embeddings) if is_csr else embeddings
         self._digests, self._rows = np.unique(digests, return_index=True)
 
     @classmethod
@@ -103,22 +104,18 @@ class PrecomputedEmbeddings:
         rows = self._rows[places]
         if isinstance(self._embeddings, np.ndarray):
             return np.asarray(self._embeddings[rows])
-        if is_sparse(self._embeddings):
-            return _sparse_rows(self._embeddings, torch.from_numpy(rows))
+        if isinstance(self._embeddings, SparseRows):
+            return self._embeddings.take(rows).to_coo()
         return self._embeddings[torch.from_numpy(rows)]
 
     encode_query = encode
     encode_document = encode
 
 
-def _sparse_rows(csr: Tensor, rows: Tensor) -> Tensor:
-    """Return rows of a CSR tensor (N, D), in any order, as a COO tensor (len(rows), D)."""
-    starts, counts = csr.crow_indices()[rows], csr.crow_indices().diff()[rows]
-    owners = torch.repeat_interleave(torch.arange(len(rows)), counts)
-    places = torch.arange(len(owners)) + (starts - (counts.cumsum(0) - counts))[owners]
-    indices = torch.stack([owners, csr.col_indices()[places]])
-    shape = (len(rows), csr.shape[1])
-    return torch.sparse_coo_tensor(indices, csr.values()[places], shape, is_coalesced=True, check_invariants=False)
+def _sparse_rows(embeddings: Tensor) -> SparseRows:
+    """Return a sparse tensor (N, D), of whatever dtype and with the zeros that it names, as rows to take from."""
+    csr = to_csr(embeddings).cpu()
+    return SparseRows(csr.crow_indices().numpy(), csr.col_indices().numpy(), csr.values().numpy(), csr.shape[1])
 
 
 class _Digests:

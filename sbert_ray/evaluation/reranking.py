@@ -4,7 +4,7 @@ Shapes: K documents of a query, embeddings of dimension D.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from sbert_ray.evaluation import metrics as of
 from sbert_ray.evaluation.encoding import DOCUMENT, QUERY, EmbeddingEvaluator
 from sbert_ray.evaluation.evaluator import Result, file_name
 from sbert_ray.similarity import cos_sim
+
+T = TypeVar("T")
 
 _DOCUMENTS = 50_000  # embedded at a time
 
@@ -94,16 +96,22 @@ class RerankingEvaluator(EmbeddingEvaluator):
         return ranking_result(found, self.at_k)
 
     def _groups(self) -> Iterator[list[dict[str, Any]]]:
-        group: list[dict[str, Any]] = []
-        size = 0
-        for sample in self.samples:
-            group.append(sample)
-            size += len(sample["positive"]) + len(sample["negative"])
-            if size >= _DOCUMENTS or not self.use_batched_encoding:
-                yield group
-                group, size = [], 0
-        if group:
+        most = _DOCUMENTS if self.use_batched_encoding else 0
+        return groups(self.samples, lambda sample: len(sample["positive"]) + len(sample["negative"]), most)
+
+
+def groups(samples: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yield samples in groups, each of which is full when its sizes sum up to ``most``."""
+    group: list[T] = []
+    size = 0
+    for sample in samples:
+        group.append(sample)
+        size += size_of(sample)
+        if size >= most:
             yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _listed(sample: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sbert_ray.data.dataset import Dataset
 from sbert_ray.data.errors import InputError
@@ -22,7 +20,7 @@ from sbert_ray.data.rows import Rows, strings
 from sbert_ray.data.sink import METADATA_KEY
 from sbert_ray.data.sparse import sparse_fault
 from sbert_ray.data.storage import redacted
-from sbert_ray.embeddings import without_csr_warning
+from sbert_ray.inference.sparse import SparseRows
 from sbert_ray.quantization import BINARY_PRECISIONS, SCALAR_PRECISIONS, dequantize_embeddings
 
 SPARSE = ("indices", "values")
@@ -61,8 +59,8 @@ class Written:
         self.facts = self._facts(schemas)
         """What the job says of the embeddings, such as their similarity; empty where another program wrote them."""
 
-    def read(self, texts: Texts) -> NDArray[Any] | Tensor:
-        """Read the rows, with each text given to ``texts.append``; return the embeddings (N, D), sparse ones as CSR.
+    def read(self, texts: Texts) -> NDArray[Any] | SparseRows:
+        """Read the rows, with each text given to ``texts.append``; return the embeddings (N, D).
 
         Codes of fewer bits come as the float32 numbers that they stand for.
 
@@ -151,7 +149,7 @@ class _Dense:
 @dataclass
 class _Sparse:
     lengths: list[NDArray[np.int64]] = field(default_factory=list)
-    indices: list[NDArray[np.int64]] = field(default_factory=list)
+    indices: list[NDArray[np.int32]] = field(default_factory=list)
     values: list[NDArray[np.float32]] = field(default_factory=list)
 
     def add(self, indices: pa.ChunkedArray, values: pa.ChunkedArray, file: str) -> None:
@@ -159,19 +157,20 @@ class _Sparse:
             raise InputError(f"{file}: {fault}")
         places, numbers = indices.combine_chunks(), values.combine_chunks()
         self.lengths.append(places.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64))
-        self.indices.append(places.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
+        self.indices.append(places.flatten().to_numpy(zero_copy_only=False).astype(np.int32))
         self.values.append(numbers.flatten().to_numpy(zero_copy_only=False).astype(np.float32))
 
-    def matrix(self, dimension: int | None, where: str) -> Tensor:
+    def matrix(self, dimension: int | None, where: str) -> SparseRows:
         if dimension is None:
             raise InputError(f"{where} does not tell the dimension of its embeddings, as an embed job does")
-        lengths, indices, values = (np.concatenate(parts) for parts in (self.lengths, self.indices, self.values))
+        lengths, indices, values = (
+            np.concatenate(self.lengths),
+            np.concatenate(self.indices),
+            np.concatenate(self.values),
+        )
         if len(indices) and indices.max() >= dimension:
             raise InputError(f"{where}: indices must be less than {dimension}, got {indices.max()}")
-        offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
-        columns, shape = torch.from_numpy(indices), (len(lengths), dimension)
-        with without_csr_warning():
-            return torch.sparse_csr_tensor(offsets, columns, torch.from_numpy(values), shape, check_invariants=False)
+        return SparseRows(np.concatenate([[0], np.cumsum(lengths)]), indices, values, dimension)
 
 
 def _schemas(url: str) -> Iterator[tuple[str, pa.Schema]]:

@@ -10,7 +10,7 @@ from sbert_ray.evaluation.cross_encoder.renamed import Renamed
 from sbert_ray.evaluation.encoding import predict
 from sbert_ray.evaluation.evaluator import Evaluator, Result, file_name
 from sbert_ray.evaluation.fusion import ranked_metrics
-from sbert_ray.evaluation.reranking import check_k, listed, ranking_metrics, ranking_result
+from sbert_ray.evaluation.reranking import check_k, groups, listed, ranking_metrics, ranking_result
 
 _PAIRS = 100_000  # scored at a time
 
@@ -117,16 +117,8 @@ class CrossEncoderRerankingEvaluator(Gains):
 
     def _groups(self) -> Iterator[list[tuple[str, list[str], list[int]]]]:
         """Yield queries in groups, the texts to score for each, and which of these are relevant."""
-        group, size = [], 0
-        for sample in self.samples:
-            texts, relevance = self._candidates(sample)
-            group.append((sample["query"], texts, relevance))
-            size += len(texts)
-            if size >= _PAIRS:
-                yield group
-                group, size = [], 0
-        if group:
-            yield group
+        candidates = ((sample["query"], *self._candidates(sample)) for sample in self.samples)
+        return groups(candidates, lambda found: len(found[1]), _PAIRS)
 
     def _candidates(self, sample: Mapping[str, Any]) -> tuple[list[str], list[int]]:
         positive = listed(sample["positive"])
