@@ -15,12 +15,12 @@ from benchmarks.report import HEADER, RESULTS
 from benchmarks.sides import OURS, ROOT
 
 RUNS = [
-    ("encode", "--texts short mixed long short:200 --profile"),
-    ("rerank", "--passages short long --profile"),
-    ("sparse", "--texts short long --sizes tiny mini --profile"),
+    ("encode", "--texts short mixed long short:200 --profile --precision {precision}"),
+    ("rerank", "--passages short long --profile --precision {precision}"),
+    ("sparse", "--texts short long --sizes tiny mini --profile --precision {precision}"),
     ("losses", ""),
 ]
-"""Benchmarks and their options."""
+"""Benchmarks and their options, which name the precision of ours where there are several."""
 
 
 def commands(only: Sequence[str] | None, precision: Sequence[str], rounds: int) -> list[list[str]]:
@@ -31,13 +31,10 @@ def commands(only: Sequence[str] | None, precision: Sequence[str], rounds: int) 
         precision: Of ours, where the benchmark's peers have them too.
         rounds: Of each.
     """
+    every = ((name, options.format(precision=" ".join(precision))) for name, options in RUNS)
     return [
-        [
-            *("-m", f"benchmarks.{name}", *options.split()),
-            *(() if name == "losses" else ("--precision", *precision)),  # which are in float32
-            *(f"--rounds={rounds}", "--markdown"),
-        ]
-        for name, options in RUNS
+        ["-m", f"benchmarks.{name}", *options.split(), f"--rounds={rounds}", "--markdown"]
+        for name, options in every
         if not only or name in only
     ]
 

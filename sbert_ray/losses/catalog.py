@@ -57,7 +57,7 @@ def _entry(name: str, loss: type, family: str) -> Entry:
 
 
 def _plain(text: str) -> str:
-    """Return the first sentence as Markdown: what a formula would follow is its end."""
+    """Return code in a docstring's sentence as code of Markdown."""
     return re.sub(r"`+([^`]+)`+", r"`\1`", text)
 
 
