@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -50,7 +50,7 @@ class _Way:
     """The id of tokens that do not count as positions, and have this number as their position."""
 
 
-_found: WeakKeyDictionary[PreTrainedModel, dict[Any, _Way | None]] = WeakKeyDictionary()
+_found: WeakKeyDictionary[PreTrainedModel, "dict[_Key, _Way | None]"] = WeakKeyDictionary()
 
 
 def can_pack(model: PreTrainedModel, task: str) -> bool:
@@ -148,22 +148,32 @@ def _by_length(
     return TokenLogits.of(joined.unsqueeze(0)) if task == "fill-mask" else joined
 
 
+class _Key(NamedTuple):
+    """What the way depends on."""
+
+    task: str
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+    is_inference: bool
+    has_kernel: bool
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, task: str) -> "_Key":
+        attention = model.config._attn_implementation  # noqa: SLF001
+        return cls(task, model.device, model.dtype, attention, _is_inference(model), _has_kernel(model))
+
+
 def _way(model: PreTrainedModel, task: str) -> _Way | None:
     if _has_hooked_words(model):
         return None
-    known, by_layers, has_kernel = _found.setdefault(model, {}), _is_inference(model), _has_kernel(model)
-    if (key := _key(model, task)) not in known:
+    known, key = _found.setdefault(model, {}), _Key.of(model, task)
+    if key not in known:
         # Dropout, and the rounding of autocast, would make every trial fail.
         with evaluating(model), torch.autocast(model.device.type, enabled=False):
-            way = _find_way(model, task, by_layers=by_layers, has_kernel=has_kernel)
-        known[key] = known[_key(model, task)] = way  # the model's attention may be another one now
+            way = _find_way(model, task, by_layers=key.is_inference, has_kernel=key.has_kernel)
+        known[key] = known[_Key.of(model, task)] = way  # the model's attention may be another one now
     return known[key]
-
-
-def _key(model: PreTrainedModel, task: str) -> tuple[Any, ...]:
-    """Return what the way depends on."""
-    attention = model.config._attn_implementation  # noqa: SLF001
-    return task, model.device, model.dtype, attention, _is_inference(model), _has_kernel(model)
 
 
 def _is_inference(model: PreTrainedModel) -> bool:
