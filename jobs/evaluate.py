@@ -21,7 +21,7 @@ from jobs.evaluation_tasks import KINDS, TASKS, Columns, check_options, chosen_c
 from jobs.job import Job, as_tuple
 from jobs.model_job import ModelJob
 from jobs.rerank import RerankJob
-from jobs.retrieval import Retrieval
+from jobs.retrieval import Retrieval, files_of
 from jobs.unit_job import Location, UnitJob
 from sbert_ray.data.errors import InputError
 from sbert_ray.data.examples import Chosen, Examples
@@ -158,7 +158,7 @@ class EvaluateJob(Job):
         num_texts, counts = looked_through(tables, self.allow_unknown_ids)
         return Findings(
             settings=settings,
-            files=[{**file, "name": f"{name}/{file['name']}"} for name, t in tables.items() for file in t.described()],
+            files=files_of(tables),
             counts=counts,
             num_rows=num_texts,
             model=self._side.describe_model() | {"kind": self._kind},

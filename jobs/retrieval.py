@@ -127,8 +127,7 @@ class Retrieval:
 
     def described(self) -> list[dict[str, Any]]:
         """Return name, size, identity and rows of each file that is read."""
-        tables = {"qrels": self.qrels, "queries": self.query_source, "corpus": self.corpus_source}
-        return [{**file, "name": f"{name}/{file['name']}"} for name, t in tables.items() for file in t.described()]
+        return files_of({"qrels": self.qrels, "queries": self.query_source, "corpus": self.corpus_source})
 
     def counts(self) -> dict[str, int]:
         """Return how many queries are judged, and how many documents are relevant to one."""
@@ -231,6 +230,11 @@ class Retrieval:
             corpus = Embedded.open(f"{output}/{CORPUS_EMBEDDINGS}", self.corpus_id)
         check_same(queries, corpus)
         return queries, corpus
+
+
+def files_of(tables: Mapping[str, Examples | Embedded]) -> list[dict[str, Any]]:
+    """Return name, size, identity and rows of each file of some tables, named by its table."""
+    return [{**file, "name": f"{name}/{file['name']}"} for name, t in tables.items() for file in t.described()]
 
 
 def _id_column(table: str, chosen: Chosen) -> str:

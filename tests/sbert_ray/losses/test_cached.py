@@ -11,6 +11,7 @@ from sbert_ray import SentenceTransformer
 from sbert_ray.losses import CachedLoss, CachedMultipleNegativesRankingLoss, MultipleNegativesRankingLoss
 from tests.sbert_ray.losses.cases import CASES, Case, D, Toy
 from tests.sbert_ray.losses.compare import assert_close, features_of, gradients, text_columns
+from tests.sbert_ray.losses.oracle import total
 
 SIZE = 10
 
@@ -31,10 +32,6 @@ class Remembering(nn.Module):
         return D
 
 
-def value_of(value: Any) -> Tensor:
-    return sum(value.values()) if isinstance(value, dict) else value
-
-
 @pytest.mark.parametrize("mini_batch_size", [1, 3, 100])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_value_and_gradients_are_those_of_the_whole_batch(case: Case, mini_batch_size: int) -> None:
@@ -42,7 +39,7 @@ def test_value_and_gradients_are_those_of_the_whole_batch(case: Case, mini_batch
     for wrap in (lambda model, loss: loss, lambda model, loss: CachedLoss(model, loss, mini_batch_size)):
         model = Remembering()
         loss = wrap(model, case.loss(model))
-        value = value_of(loss(case.features(SIZE), case.targets(SIZE)))
+        value = total(loss(case.features(SIZE), case.targets(SIZE)))
         (value * 3.0).backward()  # as a scaler of gradients does
         found.append({"": value.detach()} | {name.removeprefix("loss."): g for name, g in gradients(loss).items()})
     torch.testing.assert_close(*found)
@@ -54,7 +51,7 @@ def test_both_passes_draw_the_same_dropout(case: Case) -> None:
     seen: list[Tensor] = []
     model.register_forward_hook(lambda _module, _args, output: seen.append(output["sentence_embedding"].detach()))
     torch.manual_seed(1)
-    value_of(CachedLoss(model, case.loss(model), 3)(case.features(SIZE), case.targets(SIZE))).backward()
+    total(CachedLoss(model, case.loss(model), 3)(case.features(SIZE), case.targets(SIZE))).backward()
     first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
     assert len(first) == len(second) >= 4
     torch.testing.assert_close(second, first, rtol=0, atol=0)
@@ -119,5 +116,5 @@ def test_gradients_reach_weights_of_the_loss_itself() -> None:
     case = next(case for case in CASES if case.name == "SoftmaxLoss")
     model = Toy()
     loss = CachedLoss(model, case.loss(model), 4)
-    value_of(loss(case.features(SIZE), case.targets(SIZE))).backward()
+    total(loss(case.features(SIZE), case.targets(SIZE))).backward()
     assert any("classifier" in name for name in gradients(loss))

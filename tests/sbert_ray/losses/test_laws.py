@@ -22,12 +22,9 @@ from sbert_ray.losses import (
 from sbert_ray.losses.wrapper import WrapperLoss
 from tests.sbert_ray.losses.cases import CASES, Case, D, Toy
 from tests.sbert_ray.losses.compare import columns_of, features_of, text_columns
+from tests.sbert_ray.losses.oracle import total
 
 SIZE = 8
-
-
-def total(value) -> Tensor:
-    return sum(value.values()) if isinstance(value, dict) else value
 
 
 def embedded(case: Case, loss: Loss, columns: list[Tensor]) -> Tensor:
